@@ -1,0 +1,36 @@
+"""The Envoy messages we speak, by short module names: ``route.VirtualHost``, ``cluster.Cluster``.
+
+Only gloo (and the offline tools) may import this: it loads a large part of Envoy's API.
+"""
+
+from protos._generated.envoy.config.cluster import v3 as cluster
+from protos._generated.envoy.config.core import v3 as core
+from protos._generated.envoy.config.endpoint import v3 as endpoint
+from protos._generated.envoy.config.listener import v3 as listener
+from protos._generated.envoy.config.route import v3 as route
+from protos._generated.envoy.extensions.filters.http.router import v3 as router
+from protos._generated.envoy.extensions.filters.listener.tls_inspector import v3 as tls_inspector
+from protos._generated.envoy.extensions.filters.network.http_connection_manager import v3 as hcm
+from protos._generated.envoy.extensions.transport_sockets.tls import v3 as tls
+from protos._generated.envoy.extensions.upstreams.http import v3 as http_protocol
+from protos._generated.envoy.service.discovery import v3 as discovery
+from protos._generated.envoy.type import v3 as envoy_type
+from protos._generated.envoy.type.matcher import v3 as matcher
+from protos._generated.google import protobuf
+
+__all__ = [
+    "cluster",
+    "core",
+    "discovery",
+    "endpoint",
+    "envoy_type",
+    "hcm",
+    "http_protocol",
+    "listener",
+    "matcher",
+    "protobuf",
+    "route",
+    "router",
+    "tls",
+    "tls_inspector",
+]
