@@ -1,0 +1,1 @@
+"""discovery: every Consul service as an Upstream."""

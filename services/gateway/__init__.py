@@ -1,0 +1,1 @@
+"""gateway: Gateways, VirtualServices and RouteTables to Proxies, and their statuses back."""

@@ -1,0 +1,1 @@
+"""gloo: Proxy, Upstreams, endpoints and secrets to Envoy configuration, served over xDS."""
