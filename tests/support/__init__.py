@@ -1,0 +1,1 @@
+"""Real servers for tests: started on ports of their own, always stopped."""
