@@ -1,0 +1,1 @@
+"""Running a service: its process, its tasks, its settings, and when to wait."""

@@ -1,0 +1,232 @@
+"""Run a service: flags, settings, logs, admin endpoints, signals; the rest is its ``serve``.
+
+::
+
+    async def serve(context: Context) -> None:
+        async with Consul(...) as consul:
+            context.tasks.start("watch", lambda: watch(consul))
+            await context.until_stopped()     # SIGTERM came and all tasks have ended: close what they used
+
+    def main() -> int:
+        return run("gloo", serve, admin_addr="127.0.0.1:9091")
+
+Ends with 0 after SIGTERM or SIGINT, with 2 and one line when settings, a flag or a port cannot be used,
+with 1 when ``serve`` itself fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import uvloop
+
+from shared.errors import InvalidSettings
+from shared.runtime.settings import LiveSettings, SettingsFile
+from shared.runtime.supervise import Supervisor
+from shared.telemetry import logs
+from shared.telemetry.admin import Admin
+from shared.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 20.0
+HEARTBEAT_SECONDS = 2.0
+FAILED = 1
+BAD_SETTINGS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The flags every service takes."""
+
+    dir: Path
+    namespace: str
+    name: str
+    admin_host: str
+    admin_port: int
+    state_dir: Path | None
+    log_level: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a service is given to work with."""
+
+    name: str
+    options: Options
+    settings: LiveSettings
+    admin: Admin
+    metrics: Metrics
+    stopping: asyncio.Event
+    tasks: Supervisor
+
+    async def until_stopped(self) -> None:
+        """Wait for the signal to stop, then end all tasks; close what they used after that."""
+        await self.stopping.wait()
+        await self.tasks.stop()
+
+
+Serve = Callable[[Context], Awaitable[None]]
+
+
+def run(
+    name: str,
+    serve: Serve,
+    argv: Sequence[str] | None = None,
+    *,
+    admin_addr: str = "127.0.0.1:9091",
+    settings_used: Collection[str] = (),
+) -> int:
+    """Run service *name* until it is told to stop; the process' exit code.
+
+    *settings_used* are the settings' paths that have an effect in this product (``consul``,
+    ``gloo.xdsBindAddr``, or a whole section that is another role's business); set fields outside them
+    are warned of by name.
+    """
+    try:
+        options = parse(name, argv, os.environ, admin_addr)
+        logs.configure(options.log_level)
+        file = SettingsFile(dir=options.dir, namespace=options.namespace, name=options.name)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_run(name, serve, options, file, settings_used))
+    except InvalidSettings as error:
+        sys.stderr.write(f"{name}: {error}\n")
+        return BAD_SETTINGS
+    except Exception:
+        log.critical("the service failed", exc_info=True)
+        return FAILED
+
+
+def parse(name: str, argv: Sequence[str] | None, environ: Mapping[str, str], admin_addr: str) -> Options:
+    """The options; flags go before the environment, the environment before defaults."""
+    parser = argparse.ArgumentParser(prog=name, allow_abbrev=False)
+    add = parser.add_argument
+    add("--dir", type=Path, required=True, help="folder of the settings: DIR/<namespace>/<name>.yaml")
+    add("--namespace", default=environ.get("POD_NAMESPACE") or "gloo-system", help="default: %(default)s")
+    add("--name", default="default", help="name of the settings; default: %(default)s")
+    add(
+        "--admin-addr",
+        default=environ.get("ADMIN_ADDR") or admin_addr,
+        metavar="HOST:PORT",
+        help="where /healthz, /readyz, /metrics and /debug are served; default: %(default)s",
+    )
+    add("--state-dir", type=Path, help="folder for what should survive a restart")
+    add("--log-level", default=environ.get("LOG_LEVEL") or "info", help="default: %(default)s")
+    given = parser.parse_args(argv)
+    host, port = split_address(given.admin_addr, "--admin-addr")
+    logs.parse_level(given.log_level)
+    return Options(
+        dir=given.dir,
+        namespace=given.namespace,
+        name=given.name,
+        admin_host=host,
+        admin_port=port,
+        state_dir=given.state_dir,
+        log_level=given.log_level,
+    )
+
+
+def split_address(address: str, what: str) -> tuple[str, int]:
+    """Host and port of ``HOST:PORT``, ``:PORT`` or ``[V6]:PORT``; *what* names the setting in the error."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise InvalidSettings(f"{what}: {address!r} is not HOST:PORT")
+    return host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port)
+
+
+async def _run(
+    name: str, serve: Serve, options: Options, file: SettingsFile, settings_used: Collection[str]
+) -> int:
+    settings = LiveSettings(file, settings_used)
+    metrics, stopping = Metrics(), asyncio.Event()
+    admin = Admin(metrics)
+    port = await admin.start(options.admin_host, options.admin_port)
+    log.info(
+        "starting",
+        extra={"service": name, "admin": f"{options.admin_host}:{port}", "settings": str(file.path)},
+    )
+    try:
+        async with Supervisor(metrics) as tasks:
+            context = Context(
+                name=name,
+                options=options,
+                settings=settings,
+                admin=admin,
+                metrics=metrics,
+                stopping=stopping,
+                tasks=tasks,
+            )
+            tasks.start("heartbeat", partial(_beat, settings, admin, metrics))
+            await _until_done(serve(context), context)
+    except* InvalidSettings as group:
+        raise _first(group) from None
+    finally:
+        await admin.close()
+    log.info("stopped", extra={"service": name})
+    return 0
+
+
+async def _until_done(serving: Awaitable[None], context: Context) -> None:
+    """Run *serving* until it returns; on a signal it has a while to drain, on a second one it has not."""
+    task = asyncio.ensure_future(serving)
+    loop = asyncio.get_running_loop()
+
+    def stop(number: signal.Signals) -> None:
+        if context.stopping.is_set():
+            task.cancel()
+            return
+        log.info("stopping", extra={"signal": number.name})
+        context.admin.ready("process", False, "stopping")
+        context.stopping.set()
+        loop.call_later(DRAIN_SECONDS, task.cancel)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    try:
+        await task
+    except asyncio.CancelledError:  # either the tasks' group ends us, or the operator's patience did
+        if not context.stopping.is_set():
+            raise
+        log.warning("did not finish in time and was cut off", extra={"seconds": DRAIN_SECONDS})
+    else:
+        if not context.stopping.is_set():
+            log.error("the service returned without being told to stop")
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+async def _beat(settings: LiveSettings, admin: Admin, metrics: Metrics) -> None:
+    """The one timer of a process at rest: looks at the settings and measures how late the loop is.
+
+    Once all is ready, what was built until then is taken out of the garbage collector's rounds.
+    """
+    lag = metrics.histogram("event_loop_lag_seconds", "How late a timer fired")
+    clock, frozen = asyncio.get_running_loop().time, False
+    while True:
+        due = clock() + HEARTBEAT_SECONDS
+        await asyncio.sleep(HEARTBEAT_SECONDS)
+        lag.observe(max(clock() - due, 0.0))
+        settings.check()
+        if not frozen and not admin.waiting:
+            gc.collect()
+            gc.freeze()
+            frozen = True
+
+
+def _first(group: BaseExceptionGroup[InvalidSettings]) -> InvalidSettings:
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    assert isinstance(found, InvalidSettings)
+    return found
