@@ -8,7 +8,10 @@ from protos._generated.envoy.config.core import v3 as core
 from protos._generated.envoy.config.endpoint import v3 as endpoint
 from protos._generated.envoy.config.listener import v3 as listener
 from protos._generated.envoy.config.route import v3 as route
+from protos._generated.envoy.extensions.filters.http.cors import v3 as cors
+from protos._generated.envoy.extensions.filters.http.fault import v3 as fault
 from protos._generated.envoy.extensions.filters.http.router import v3 as router
+from protos._generated.envoy.extensions.filters.listener.proxy_protocol import v3 as proxy_protocol
 from protos._generated.envoy.extensions.filters.listener.tls_inspector import v3 as tls_inspector
 from protos._generated.envoy.extensions.filters.network.http_connection_manager import v3 as hcm
 from protos._generated.envoy.extensions.transport_sockets.tls import v3 as tls
@@ -21,14 +24,17 @@ from protos._generated.google import protobuf
 __all__ = [
     "cluster",
     "core",
+    "cors",
     "discovery",
     "endpoint",
     "envoy_type",
+    "fault",
     "hcm",
     "http_protocol",
     "listener",
     "matcher",
     "protobuf",
+    "proxy_protocol",
     "route",
     "router",
     "tls",
