@@ -1,0 +1,105 @@
+"""``glooctl check``: is everything that was written also accepted, and is everybody there?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from glooctl import editing, flags, tables
+from glooctl.objects import Found, Objects
+from shared.store import keys
+
+SERVICES = ("discovery", "gateway", "gloo")
+KINDS = (
+    (keys.UPSTREAM, "upstreams"),
+    (keys.UPSTREAM_GROUP, "upstream groups"),
+    (keys.VIRTUAL_SERVICE, "virtual services"),
+    (keys.ROUTE_TABLE, "route tables"),
+    (keys.GATEWAY, "gateways"),
+    (keys.PROXY, "proxies"),
+)
+
+
+def add_parser(commands: Any) -> None:
+    help_text = (
+        "Look for rejected objects, dangling references and missing services; exit 1 when there are any."
+    )
+    parser = commands.add_parser("check", help=help_text, description=help_text)
+    parser.add_argument("-n", "--namespace", default="", help="default: all")
+    parser.add_argument(
+        "-x", "--exclude", action="append", default=[], metavar="THING", help="e.g. services, upstreams"
+    )
+    parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    flags.add_consul_flags(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check one thing after the other; each line says OK or what was found."""
+    found: dict[str, list[str]] = {}
+    with flags.objects_of(options) as objects:
+        for thing, problems in checks(objects, options.namespace):
+            if thing in options.exclude:
+                continue
+            listed = found[thing] = list(problems)
+            if options.output == "table":
+                print(f"Checking {thing}... {'OK' if not listed else f'{len(listed)} Errors!'}", flush=True)
+                for problem in listed:
+                    print(f"  {problem}")
+    bad = any(found.values())
+    if options.output == "json":
+        print(json.dumps({"problems": found}, indent=2))
+    else:
+        print("Problems detected!" if bad else "No problems detected.")
+    return 1 if bad else 0
+
+
+def checks(objects: Objects, namespace: str) -> Iterator[tuple[str, Iterator[str]]]:
+    yield "services", missing_services(objects)
+    listed = {kind: objects.list(kind, namespace) for kind, _ in KINDS}
+    upstreams = {(found.ref.namespace, found.ref.name) for found in objects.list(keys.UPSTREAM)}
+    for kind, thing in KINDS:
+        yield thing, object_problems(listed[kind], upstreams)
+
+
+def missing_services(objects: Objects) -> Iterator[str]:
+    """Services none of whose replicas holds a member key in Consul."""
+    prefix = f"{objects.root}/_members/"
+    alive = {pair.key.removeprefix(prefix).partition("/")[0] for pair in objects.consul.list(prefix)}
+    for service in SERVICES:
+        if service not in alive:
+            yield f"{service} is not running: nothing in Consul under {prefix}{service}/"
+
+
+def object_problems(listed: Sequence[Found], upstreams: set[tuple[str, str]]) -> Iterator[str]:
+    for found in listed:
+        word = found.kind.name
+        where = f"{found.ref.namespace} {found.ref.name}"
+        if found.problem:
+            yield f"Found undecodable {word}: {where} Reason: {found.problem}"
+            continue
+        state = tables.state(found.document)
+        if state in ("Rejected", "Warning"):
+            said = "rejected" if state == "Rejected" else "with warnings"
+            reason = "; ".join(" ".join(text.split()) for text in tables.reasons(found.document))
+            yield f"Found {said} {word}: {where} Reason: {reason}"
+        elif state == "Pending":
+            yield f"Found pending {word}: {where} (no service has reported on it yet)"
+        for problem in tables.status_cell(found.document)[1:]:
+            yield f"{word} {where}: {problem}"
+        for route in editing.routes_of(found.document) if found.kind != keys.PROXY else []:
+            for ref in route_upstreams(route):
+                if ref not in upstreams:
+                    yield f"{word} {where} references unknown upstream: ({ref[0]} {ref[1]})"
+
+
+def route_upstreams(route: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    action = route.get("routeAction") or {}
+    destinations = [action.get("single") or {}]
+    for member in (action.get("multi") or {}).get("destinations") or []:
+        destinations.append(member.get("destination") or {})
+    for destination in destinations:
+        if ref := destination.get("upstream"):
+            yield str(ref.get("namespace") or ""), str(ref.get("name") or "")

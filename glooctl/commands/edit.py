@@ -1,0 +1,104 @@
+"""``glooctl edit``: change TLS by flags, or the whole object in $EDITOR."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from glooctl import editing, flags
+from glooctl.commands.add import words
+from glooctl.errors import CommandError
+from glooctl.objects import Found, Objects
+from glooctl.output import show
+from shared.codec import text
+from shared.errors import InvalidDocument
+from shared.store import keys
+from shared.store.keys import Kind
+
+KINDS = (keys.VIRTUAL_SERVICE, keys.UPSTREAM, keys.ROUTE_TABLE, keys.GATEWAY, keys.UPSTREAM_GROUP)
+WITH_SSL = (keys.VIRTUAL_SERVICE, keys.UPSTREAM)
+
+
+def add_parser(commands: Any) -> None:
+    help_text = "Edit an object: its TLS by flags, or all of it in $EDITOR."
+    _, kinds = flags.add_kind_parsers(commands, "edit", help_text, KINDS)
+    for kind, parser in kinds:
+        flags.add_object_flags(parser)
+        parser.add_argument(
+            "--resource-version", metavar="N", help="refuse when the object has moved on from it"
+        )
+        if kind in WITH_SSL:
+            parser.add_argument("--ssl-secret-name", default="", metavar="SECRET")
+            parser.add_argument("--ssl-secret-namespace", default="", metavar="NAMESPACE")
+            parser.add_argument("--ssl-remove", action="store_true", help="serve without TLS")
+            sni = "--ssl-sni-domains" if kind == keys.VIRTUAL_SERVICE else "--ssl-sni"
+            parser.add_argument(sni, dest="ssl_sni", type=words, default=[], metavar="DOMAIN")
+        parser.set_defaults(run=lambda options, kind=kind: run(kind, options))
+
+
+def run(kind: Kind, options: argparse.Namespace) -> int:
+    with flags.objects_of(options) as objects:
+        found = objects.get(kind, flags.ref_of(options))
+        if options.resource_version and options.resource_version != str(found.index):
+            raise CommandError(
+                f"{kind.name} {found.ref} is at resource version {found.index}, not {options.resource_version}; "
+                "read it again"
+            )
+        written = by_flags(objects, found, options) if has_ssl_flags(options) else in_editor(objects, found)
+    if written is None:
+        print("nothing changed", file=sys.stderr)
+        return 0
+    show(kind, [written.document], options.output)
+    return 0
+
+
+def has_ssl_flags(options: argparse.Namespace) -> bool:
+    named = getattr(options, "ssl_secret_name", "") or getattr(options, "ssl_secret_namespace", "")
+    return bool(named or getattr(options, "ssl_remove", False) or getattr(options, "ssl_sni", []))
+
+
+def by_flags(objects: Objects, found: Found, options: argparse.Namespace) -> Found:
+    changed = editing.with_ssl(
+        found.document,
+        secret_name=options.ssl_secret_name,
+        secret_namespace=options.ssl_secret_namespace,
+        sni=options.ssl_sni,
+        sni_field="sniDomains" if found.kind == keys.VIRTUAL_SERVICE else "sni",
+        remove=options.ssl_remove,
+    )
+    return objects.replace(found, changed)
+
+
+def in_editor(objects: Objects, found: Found) -> Found | None:
+    """Let the user edit the object's text; what they leave unchanged is not written."""
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
+    if not editor:
+        raise CommandError("set EDITOR to edit the object as text, or give --ssl-… flags")
+    before = text.render(editing.without_status(found.document))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{found.ref}.yaml"
+        path.write_text(before)
+        if subprocess.run([*shlex.split(editor), str(path)], check=False).returncode:
+            raise CommandError(f"{editor} ended with an error; nothing was written")
+        after = path.read_bytes()
+    if after.decode(errors="replace") == before:
+        return None
+    try:
+        document = text.parse(after)
+    except InvalidDocument as error:
+        raise CommandError(f"the edited text is not valid, nothing was written: {error}") from error
+    if not isinstance(document, dict):
+        raise CommandError("the edited text is not a mapping, nothing was written")
+    metadata = document.get("metadata") or {}
+    if (metadata.get("namespace"), metadata.get("name")) != (found.ref.namespace, found.ref.name):
+        raise CommandError(
+            "metadata.name and metadata.namespace cannot be edited; create another object instead"
+        )
+    status = {key: found.document[key] for key in ("status", "namespacedStatuses") if key in found.document}
+    return objects.replace(found, {**document, **status})

@@ -1,0 +1,109 @@
+"""The flags that many commands share, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from glooctl.consul import Consul, address_from
+from glooctl.errors import UsageError
+from glooctl.objects import Objects
+from shared.ref import Ref
+from shared.store import keys
+from shared.store.keys import Kind
+
+OUTPUTS = ("table", "wide", "yaml", "json", "kube-yaml")
+ROOT_KEY = "gloo"
+
+# Words that name a kind on the command line; the first is the one that help shows.
+KIND_WORDS: dict[Kind, tuple[str, ...]] = {
+    keys.UPSTREAM: ("upstream", "upstreams", "us", "u"),
+    keys.VIRTUAL_SERVICE: ("virtualservice", "virtualservices", "vs"),
+    keys.ROUTE_TABLE: ("routetable", "routetables", "rt"),
+    keys.GATEWAY: ("gateway", "gateways", "gw"),
+    keys.PROXY: ("proxy", "proxies", "p", "px"),
+    keys.UPSTREAM_GROUP: ("upstreamgroup", "upstreamgroups", "ug", "ugs"),
+}
+
+
+def add_consul_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("Consul")
+    group.add_argument(
+        "--use-consul", action="store_true", help="accepted for compatibility; Consul is always used"
+    )
+    group.add_argument(
+        "--consul-root-key", default=ROOT_KEY, metavar="KEY", help="where the objects are (gloo)"
+    )
+    group.add_argument(
+        "--consul-address", metavar="HOST:PORT", help="default: CONSUL_HTTP_ADDR or 127.0.0.1:8500"
+    )
+    group.add_argument("--consul-scheme", metavar="SCHEME", help="http or https")
+    group.add_argument("--consul-datacenter", metavar="DC")
+    group.add_argument("--consul-token", metavar="TOKEN", help="default: CONSUL_HTTP_TOKEN")
+
+
+def add_object_flags(parser: argparse.ArgumentParser, *, name: bool = True) -> None:
+    """``-n``, ``-o``, Consul's, and ``NAME`` or ``--name``."""
+    if name:
+        parser.add_argument("positional_name", nargs="?", metavar="NAME")
+        parser.add_argument("--name", metavar="NAME", help="the same as NAME")
+    parser.add_argument("-n", "--namespace", default="gloo-system", help="default: gloo-system")
+    add_output_flag(parser)
+    add_consul_flags(parser)
+
+
+def add_output_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", choices=OUTPUTS, default="table", help="default: table")
+
+
+def add_dry_run_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="print the object instead of writing it")
+
+
+def add_kind_parsers(
+    commands: Any, verb: str, help_text: str, kinds: tuple[Kind, ...]
+) -> tuple[argparse.ArgumentParser, Iterator[tuple[Kind, argparse.ArgumentParser]]]:
+    """The parser of ``glooctl VERB`` and, for each kind, that of ``glooctl VERB KIND``."""
+    parser = commands.add_parser(verb, help=help_text, description=help_text, allow_abbrev=False)
+    parser.set_defaults(parser=parser)
+    nested = parser.add_subparsers(title="what", metavar="KIND", parser_class=type(parser))
+
+    def each() -> Iterator[tuple[Kind, argparse.ArgumentParser]]:
+        for kind in kinds:
+            word, *aliases = KIND_WORDS[kind]
+            yield kind, nested.add_parser(word, aliases=aliases, help=kind.name, allow_abbrev=False)
+
+    return nested, each()
+
+
+def name_of(options: argparse.Namespace) -> str:
+    """The name given, in either way; empty when there is none."""
+    positional, flag = options.positional_name or "", options.name or ""
+    if positional and flag and positional != flag:
+        raise UsageError(f"two names given: {positional} and --name {flag}")
+    return positional or flag
+
+
+def ref_of(options: argparse.Namespace) -> Ref:
+    name = name_of(options)
+    if not name:
+        raise UsageError("give the object's name, as NAME or --name NAME")
+    return Ref(options.namespace, name)
+
+
+@contextmanager
+def objects_of(options: argparse.Namespace) -> Iterator[Objects]:
+    """The objects in the Consul that the flags name."""
+    flags = {
+        word: getattr(options, f"consul_{word}") for word in ("address", "scheme", "datacenter", "token")
+    }
+    consul = Consul(address_from(flags))
+    try:
+        yield Objects(consul, options.consul_root_key)
+    finally:
+        consul.close()
+
+
+Run = Callable[[argparse.Namespace], int | None]
