@@ -8,6 +8,7 @@ from protos._generated.envoy.config.core import v3 as core
 from protos._generated.envoy.config.endpoint import v3 as endpoint
 from protos._generated.envoy.config.listener import v3 as listener
 from protos._generated.envoy.config.route import v3 as route
+from protos._generated.envoy.extensions.filters.common.fault import v3 as fault_common
 from protos._generated.envoy.extensions.filters.http.cors import v3 as cors
 from protos._generated.envoy.extensions.filters.http.fault import v3 as fault
 from protos._generated.envoy.extensions.filters.http.router import v3 as router
@@ -29,6 +30,7 @@ __all__ = [
     "endpoint",
     "envoy_type",
     "fault",
+    "fault_common",
     "hcm",
     "http_protocol",
     "listener",
