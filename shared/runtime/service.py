@@ -168,8 +168,8 @@ async def _run(
             )
             tasks.start("heartbeat", partial(_beat, settings, admin, metrics))
             await _until_done(serve(context), context)
-    except* InvalidSettings as group:
-        raise _first(group) from None
+    except BaseExceptionGroup as group:
+        raise _settings_error(group) or group from None
     finally:
         await admin.close()
     log.info("stopped", extra={"service": name})
@@ -224,9 +224,8 @@ async def _beat(settings: LiveSettings, admin: Admin, metrics: Metrics) -> None:
             frozen = True
 
 
-def _first(group: BaseExceptionGroup[InvalidSettings]) -> InvalidSettings:
-    found: BaseException = group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    assert isinstance(found, InvalidSettings)
-    return found
+def _settings_error(error: BaseException) -> InvalidSettings | None:
+    """The bad setting that a group of errors comes from, if one does."""
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(_settings_error, error.exceptions)), None)
+    return error if isinstance(error, InvalidSettings) else None

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from shared.telemetry.metrics import Metrics
+
+
+def test_a_metric_asked_for_twice_is_the_same() -> None:
+    metrics = Metrics()
+
+    metrics.counter("nacks", "Refused answers", ["type"]).labels("cds").inc()
+    metrics.counter("nacks", "Refused answers", ["type"]).labels("cds").inc()
+
+    assert b'nacks_total{type="cds"} 2.0' in metrics.render()
+
+
+def test_two_processes_parts_share_nothing() -> None:
+    one, other = Metrics(), Metrics()
+
+    one.gauge("clients", "Connected").set(3)
+
+    assert b"clients" not in other.render()
+
+
+def test_histograms_have_buckets_for_milliseconds() -> None:
+    metrics = Metrics()
+
+    metrics.histogram("translation_seconds", "Time").observe(0.003)
+
+    assert b'translation_seconds_bucket{le="0.005"} 1.0' in metrics.render()
