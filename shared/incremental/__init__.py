@@ -1,0 +1,1 @@
+"""Computed values that follow their inputs, at the cost of what changed."""
