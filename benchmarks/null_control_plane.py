@@ -45,7 +45,7 @@ def listener(port: int) -> Any:
 
 
 def routes(count: int, answer: str | None) -> Any:
-    """Virtual hosts of ten routes; the last route of the first host answers *answer* or goes to the cluster."""
+    """Virtual hosts of ten routes; the first of all answers *answer*, or goes to the cluster."""
     out = route_pb2.RouteConfiguration(name="routes")
     for number in range(max(1, count // ROUTES_PER_HOST)):
         host = out.virtual_hosts.add(name=f"host-{number}", domains=[f"host-{number}.example.com"])
@@ -129,7 +129,9 @@ class NullServer:
         writer = asyncio.create_task(write())
         try:
             async for request in requests:
-                if (request.type_url in self.sides[self.side] and not request.response_nonce) or (request.resource_names_subscribe and request.type_url in self.sides[self.side]):
+                if (request.type_url in self.sides[self.side] and not request.response_nonce) or (
+                    request.resource_names_subscribe and request.type_url in self.sides[self.side]
+                ):
                     queue.put_nowait(self.response(request.type_url))
         finally:
             self.streams.discard(queue)

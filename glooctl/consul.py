@@ -41,8 +41,8 @@ class Address:
 
 
 def address_from(options: Mapping[str, str | None], environ: Mapping[str, str] = os.environ) -> Address:
-    """The address of flags (``address``, ``scheme``, ``datacenter``, ``token``) and, for what they leave open,
-    of ``CONSUL_HTTP_ADDR``, ``CONSUL_HTTP_TOKEN``, ``CONSUL_HTTP_SSL`` and their kin.
+    """The address of flags (``address``, ``scheme``, ``datacenter``, ``token``) and, for
+    what they leave open, of ``CONSUL_HTTP_ADDR``, ``CONSUL_HTTP_TOKEN``, ``CONSUL_HTTP_SSL`` and their kin.
     """
     text = options.get("address") or environ.get("CONSUL_HTTP_ADDR") or "127.0.0.1:8500"
     scheme = options.get("scheme") or ""
@@ -125,7 +125,8 @@ class Consul:
             status, text = answer.status, answer.read()
         except (OSError, http.client.HTTPException) as error:
             raise CommandError(
-                f"cannot reach Consul at {self.address}: {error}; start it, or name another with --consul-address"
+                f"cannot reach Consul at {self.address}: {error}; "
+                "start it, or name another with --consul-address"
             ) from error
         if status in (401, 403):
             raise CommandError(f"Consul at {self.address} refuses {path}: give a token with --consul-token")

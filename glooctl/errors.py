@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class CommandError(Exception):
-    """Something could not be done; printed as one line on stderr, exit code *code* (1, or 2 for wrong usage)."""
+    """Something could not be done; printed as one line on stderr. *code*: 1, or 2 for wrong usage."""
 
     def __init__(self, text: str, *, code: int = 1) -> None:
         super().__init__(text)

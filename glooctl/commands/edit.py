@@ -47,8 +47,8 @@ def run(kind: Kind, options: argparse.Namespace) -> int:
         found = objects.get(kind, flags.ref_of(options))
         if options.resource_version and options.resource_version != str(found.index):
             raise CommandError(
-                f"{kind.name} {found.ref} is at resource version {found.index}, not {options.resource_version}; "
-                "read it again"
+                f"{kind.name} {found.ref} is at resource version {found.index}, "
+                f"not {options.resource_version}; read it again"
             )
         written = by_flags(objects, found, options) if has_ssl_flags(options) else in_editor(objects, found)
     if written is None:
