@@ -1,0 +1,27 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.consul import ConsulServer
+
+
+@pytest.fixture(scope="session")
+def _shared_consul(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsulServer]:
+    server = ConsulServer(tmp_path_factory.mktemp("consul"))
+    try:
+        asyncio.run(server.start())
+        yield server
+    finally:
+        asyncio.run(server.stop())
+
+
+@pytest.fixture
+def consul_server(_shared_consul: ConsulServer) -> ConsulServer:
+    """A running, empty Consul (dev mode). Tests that stop or wipe one start a server of their own."""
+    asyncio.run(_shared_consul.clear())
+    return _shared_consul
