@@ -1,0 +1,1 @@
+"""Messages to bytes and back, messages to documents (YAML and JSON) and back; strict, with paths."""
