@@ -59,14 +59,17 @@ def consul_from_debian(architecture: str) -> bytes:
             continue
         return unpack(package)
     sys.exit(
-        "cannot fetch Consul from Debian's archive; install a `consul` binary on PATH instead\n" + "\n".join(problems)
+        "cannot fetch Consul from Debian's archive; install a `consul` binary on PATH instead\n"
+        + "\n".join(problems)
     )
 
 
 def archives() -> list[str]:
     """Debian archive addresses from apt's sources, in both formats, in order and without repeats."""
     texts = [path.read_text() for path in sorted(Path("/etc/apt").glob("sources.list"))]
-    texts += [path.read_text() for path in sorted(Path("/etc/apt/sources.list.d").glob("*")) if path.is_file()]
+    texts += [
+        path.read_text() for path in sorted(Path("/etc/apt/sources.list.d").glob("*")) if path.is_file()
+    ]
     found: dict[str, None] = {}
     for line in "\n".join(texts).splitlines():
         if match := re.match(r"\s*(?:URIs:|deb(?:\s+\[[^]]*\])?)\s+(.*)", line):

@@ -49,7 +49,7 @@ class SettingsFile:
             raise InvalidSettings(f"cannot read the settings file {path}: {error.strerror}") from error
         except InvalidDocument as error:
             raise InvalidSettings(f"settings file {path}: {error}") from error
-        settings = decode(gloo.Settings, {} if document is None else document, report, unknown="warn")
+        settings = decode(gloo.Settings, document, report, unknown="warn")
         if settings is None:
             raise InvalidSettings(f"settings file {path}: {'; '.join(map(str, report.errors))}")
         return settings, report
