@@ -7,6 +7,7 @@ none may import more than it needs to start.
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,18 @@ COMMANDS = (get, add, remove, route, create, edit, delete, check, version, compl
 
 class Parser(argparse.ArgumentParser):
     """A parser that complains in one line and points to the help."""
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        """Name the words themselves, not every short form of them, where a word is unknown."""
+        if action.choices is None or value in action.choices:
+            return
+        known = action.choices
+        if isinstance(action, argparse._SubParsersAction):
+            known = [choice.dest for choice in action._choices_actions]
+        words = [str(word) for word in known]
+        close = difflib.get_close_matches(str(value), words, 1)
+        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(words)}"
+        raise argparse.ArgumentError(None, f"unknown {action.metavar or action.dest} {str(value)!r}: {hint}")
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"glooctl: {message} (see `{self.prog} --help`)\n")

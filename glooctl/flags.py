@@ -63,10 +63,12 @@ def add_dry_run_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def add_kind_parsers(
-    commands: Any, verb: str, help_text: str, kinds: tuple[Kind, ...]
+    commands: Any, verb: str, short: str, help_text: str, kinds: tuple[Kind, ...]
 ) -> tuple[argparse.ArgumentParser, Iterator[tuple[Kind, argparse.ArgumentParser]]]:
     """The parser of ``glooctl VERB`` and, for each kind, that of ``glooctl VERB KIND``."""
-    parser = commands.add_parser(verb, help=help_text, description=help_text, allow_abbrev=False)
+    parser = commands.add_parser(
+        verb, aliases=[short], help=help_text, description=help_text, allow_abbrev=False
+    )
     parser.set_defaults(parser=parser)
     nested = parser.add_subparsers(title="what", metavar="KIND", parser_class=type(parser))
 

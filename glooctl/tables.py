@@ -25,13 +25,19 @@ def draw(header: Row, rows: Iterable[Row]) -> str:
     lines = [line for row in rows for line in _wrapped(row)]
     widths = [max(len(row[i]) for row in [header, *lines]) for i in range(len(header))]
     border = "+" + "+".join("-" * (width + 2) for width in widths) + "+"
-    head = "|".join(f" {cell.center(width)} " for cell, width in zip(header, widths, strict=True))
+    head = "|".join(f" {centred(cell, width)} " for cell, width in zip(header, widths, strict=True))
     body = [
         "|".join(f" {cell.ljust(width)} " for cell, width in zip(line, widths, strict=True)) for line in lines
     ]
     return "\n".join(
         [border, f"|{head}|", border, *(f"|{line}|" for line in body), *([border] if body else [])]
     )
+
+
+def centred(cell: str, width: int) -> str:
+    """*cell* in the middle, an odd blank to its left."""
+    left = (width - len(cell) + 1) // 2
+    return " " * left + cell.ljust(width - left)
 
 
 def _wrapped(row: Row) -> list[Row]:

@@ -20,7 +20,7 @@ KINDS = (
 
 
 def add_parser(commands: Any) -> None:
-    _, kinds = flags.add_kind_parsers(commands, "delete", "Delete an object.", KINDS)
+    _, kinds = flags.add_kind_parsers(commands, "delete", "d", "Delete an object.", KINDS)
     for kind, parser in kinds:
         flags.add_object_flags(parser)
         parser.set_defaults(run=lambda options, kind=kind: run(kind, options))

@@ -27,7 +27,7 @@ WITH_SSL = (keys.VIRTUAL_SERVICE, keys.UPSTREAM)
 
 def add_parser(commands: Any) -> None:
     help_text = "Edit an object: its TLS by flags, or all of it in $EDITOR."
-    _, kinds = flags.add_kind_parsers(commands, "edit", help_text, KINDS)
+    _, kinds = flags.add_kind_parsers(commands, "edit", "ed", help_text, KINDS)
     for kind, parser in kinds:
         flags.add_object_flags(parser)
         parser.add_argument(
@@ -100,5 +100,7 @@ def in_editor(objects: Objects, found: Found) -> Found | None:
         raise CommandError(
             "metadata.name and metadata.namespace cannot be edited; create another object instead"
         )
-    status = {key: found.document[key] for key in ("status", "namespacedStatuses") if key in found.document}
+    status: editing.Document = {
+        key: found.document[key] for key in ("status", "namespacedStatuses") if key in found.document
+    }
     return objects.replace(found, {**document, **status})

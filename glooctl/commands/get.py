@@ -25,7 +25,7 @@ ROUTE_WORDS = ("route", "routes", "r")
 
 
 def add_parser(commands: Any) -> None:
-    _, kinds = flags.add_kind_parsers(commands, "get", "Show one object, or all of a kind.", KINDS)
+    _, kinds = flags.add_kind_parsers(commands, "get", "g", "Show one object, or all of a kind.", KINDS)
     for kind, parser in kinds:
         if kind in (keys.VIRTUAL_SERVICE, keys.ROUTE_TABLE):
             parser.add_argument("positional_name", nargs="?", metavar="NAME|route")

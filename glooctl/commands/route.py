@@ -7,7 +7,7 @@ from typing import Any
 
 from glooctl import editing, flags
 from glooctl.output import show
-from shared.routes import sort_key
+from shared.routes import document_key, sort_routes
 from shared.store import keys
 
 
@@ -24,7 +24,7 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     with flags.objects_of(options) as objects:
         found = objects.get(keys.VIRTUAL_SERVICE, flags.ref_of(options))
-        routes = sorted(editing.routes_of(found.document), key=sort_key)
+        routes = sort_routes(editing.routes_of(found.document), document_key)
         print(f"sorting {len(routes)} routes by:")
         print("- exact path, then regex, then prefix")
         print("- path text in descending order, so that /foo/bar comes before /foo")
