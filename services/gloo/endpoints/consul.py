@@ -1,0 +1,179 @@
+"""Endpoints from Consul's health: every datacenter's feed, host names resolved, and who is told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+from protos import gloo
+from services.gloo.endpoints.feed import Feed, FeedOptions
+from services.gloo.endpoints.resolve import Resolver
+from services.gloo.endpoints.table import EndpointTable
+from shared.consul.client import Consul
+from shared.consul.http import Consistency
+from shared.errors import ConsulError
+from shared.runtime.backoff import Backoff
+
+log = logging.getLogger(__name__)
+
+LOOK_FOR_DATACENTERS = 60.0
+PATIENCE = 10.0
+"""How long a datacenter other than the nearest may keep the rest from being ready."""
+
+CONSISTENCY: dict[gloo.ConsulConsistencyModes, Consistency] = {
+    gloo.ConsulConsistencyModes.DefaultMode: "default",
+    gloo.ConsulConsistencyModes.StaleMode: "stale",
+    gloo.ConsulConsistencyModes.ConsistentMode: "consistent",
+}
+
+Callback = Callable[[Set[str]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointOptions:
+    """What is followed and what serves. No *datacenters* means all that Consul knows."""
+
+    datacenters: tuple[str, ...] = ()
+    serve_warning: bool = False
+    serve_failing: bool = False
+    dns_interval: float = 5.0
+    feed: FeedOptions = field(default_factory=FeedOptions)
+
+    @classmethod
+    def of(cls, settings: gloo.Settings) -> EndpointOptions:
+        """The options that the settings speak of; the others keep their defaults."""
+        consul = settings.consul or gloo.SettingsConsulConfiguration()
+        discovery = settings.consul_discovery or gloo.SettingsConsulUpstreamDiscoveryConfiguration()
+        interval = consul.dns_polling_interval
+        return cls(
+            datacenters=tuple(consul.service_discovery.data_centers) if consul.service_discovery else (),
+            dns_interval=interval.total_seconds() if interval else 5.0,
+            feed=FeedOptions(consistency=CONSISTENCY[discovery.consistency_mode]),
+        )
+
+
+class ConsulEndpoints:
+    """The endpoints of all services in Consul, kept true by ``run``.
+
+    Callbacks get the names of services whose endpoints differ, after the table has them; the first time
+    after all datacenters were read, that is all of them, or an empty set.
+    """
+
+    def __init__(self, consul: Consul, options: EndpointOptions | None = None) -> None:
+        self.options = options or EndpointOptions()
+        self.table = EndpointTable(
+            serve_warning=self.options.serve_warning, serve_failing=self.options.serve_failing
+        )
+        self.synced = False
+        self._consul = consul
+        self._callbacks: list[Callback] = []
+        self._feeds: dict[str, Feed] = {}
+        self._resolver = Resolver(self._resolved, interval=self.options.dns_interval)
+
+    def subscribe(self, callback: Callback) -> Callable[[], None]:
+        """Call *callback* on every change; call what is given back to end that."""
+        self._callbacks.append(callback)
+        return lambda: self._callbacks.remove(callback)
+
+    @property
+    def held_since(self) -> float | None:
+        """Since when (Unix time) instances are held that Consul no longer lists; None when none are."""
+        held = [since for feed in self._feeds.values() if (since := feed.held_since) is not None]
+        return time.time() - (time.monotonic() - min(held)) if held else None
+
+    def state(self) -> dict[str, Any]:
+        """For ``/debug``."""
+        return {
+            "synced": self.synced,
+            "services": len(self.table.services()),
+            "held_since": self.held_since,
+            "datacenters": {
+                name: {"instances": self.table.size(name), "synced": feed.synced, **_shown(feed)}
+                for name, feed in sorted(self._feeds.items())
+            },
+            "hosts": {host: list(found) for host, found in sorted(self._resolver.answers.items())},
+            "unresolved": dict(self._resolver.failures),
+        }
+
+    async def run(self) -> None:
+        """Follow all datacenters for ever. What is known survives when this is run again."""
+        self._feeds, backoff = {}, Backoff(ceiling=10.0)
+        missing: set[str] = set()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._resolver.run(), name="endpoints resolver")
+            running: dict[str, asyncio.Task[None]] = {}
+            while True:
+                try:
+                    names = await self._datacenters()
+                except ConsulError as error:
+                    log.warning("datacenters not listed, trying again", extra={"error": str(error)})
+                    await asyncio.sleep(backoff.next())
+                    continue
+                backoff.reset()
+                for name in names:
+                    if name not in running:
+                        feed = self._feeds[name] = Feed(
+                            self._consul, name, self.table, self._tell, self.options.feed
+                        )
+                        running[name] = tasks.create_task(feed.run(), name=f"endpoints {name}")
+                gone = running.keys() - set(names)
+                for name in gone & missing:
+                    running.pop(name).cancel()
+                    del self._feeds[name]
+                    self._tell(self.table.drop_datacenter(name))
+                missing = gone - missing
+                await self._rest()
+
+    async def _datacenters(self) -> list[str]:
+        """Those to follow, the nearest first."""
+        known, wanted = await self._consul.datacenters(), self.options.datacenters
+        if unknown := set(wanted) - set(known):
+            log.warning("Consul does not know these datacenters", extra={"datacenters": sorted(unknown)})
+        return [name for name in known if not wanted or name in wanted]
+
+    async def _rest(self) -> None:
+        """Until datacenters are to be listed again; meanwhile one that is out of reach is given up on."""
+        until = time.monotonic() + LOOK_FOR_DATACENTERS
+        while not self.synced and time.monotonic() < until:
+            await asyncio.sleep(0.5)
+            self._look_whether_synced()
+        await asyncio.sleep(max(0.0, until - time.monotonic()))
+
+    def _look_whether_synced(self) -> None:
+        feeds = list(self._feeds.values())
+        if self.synced or not feeds or not feeds[0].synced:
+            return
+        late = time.monotonic() - PATIENCE
+        if all(feed.started < late or (feed.synced and self._resolver.settled) for feed in feeds):
+            self.synced = True
+            self._notify(self.table.services())
+
+    def _tell(self, changed: Set[str]) -> None:
+        self._resolver.want(self.table.hostnames())
+        if self.synced:
+            self._notify(changed)
+        else:
+            self._look_whether_synced()
+
+    def _resolved(self, host: str, addresses: tuple[str, ...]) -> None:
+        self._tell(self.table.resolved(host, addresses))
+
+    def _notify(self, changed: Set[str]) -> None:
+        if changed or not self.table.services():
+            for callback in list(self._callbacks):
+                callback(changed)
+
+
+def _shown(feed: Feed) -> dict[str, Any]:
+    return {
+        "held_since": feed.held_since,
+        "reads": feed.state.reads,
+        "listings": feed.state.listings,
+        "sweeps": feed.state.sweeps,
+        "problem": feed.state.problem,
+        "watches": feed.state.watches,
+    }

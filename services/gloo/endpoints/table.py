@@ -1,0 +1,489 @@
+"""The table of endpoints: rows of Consul's catalog and health in, sorted endpoints out; no I/O.
+
+It is fed in two ways. A *listing* is the truth about some services or a whole datacenter and replaces what
+was known of them. What the long polls bring is *observed*: the status of a check or a node's address is
+taken over at once, and everything else they hint at (an instance not heard of, a check that vanished) is
+given back as names of services in doubt, of which a listing is wanted. So an instance is never served for
+want of a check that is yet to be read.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, NamedTuple, TypeVar
+
+Row = Mapping[str, Any]
+M = TypeVar("M")
+
+NODE_MAINTENANCE = "_node_maintenance"
+SERVICE_MAINTENANCE = "_service_maintenance:"
+
+
+class Health(IntEnum):
+    """What the checks of an instance and of its node say, the worst of them; no check at all is passing."""
+
+    PASSING = 0
+    WARNING = 1
+    CRITICAL = 2
+    MAINTENANCE = 3
+
+
+STATUSES = {"passing": Health.PASSING, "warning": Health.WARNING, "maintenance": Health.MAINTENANCE}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Endpoint:
+    """One address of one instance of a service. ``hostname`` is the name it was resolved from, if any."""
+
+    datacenter: str
+    address: str
+    port: int
+    node: str
+    instance_id: str
+    weight: int = 1
+    tags: tuple[str, ...] = ()
+    health: Health = Health.PASSING
+    hostname: str = ""
+
+    @property
+    def healthy(self) -> bool:
+        return self.health == Health.PASSING
+
+
+class InstanceKey(NamedTuple):
+    """A service's id is unique on its node only."""
+
+    node: str
+    id: str
+
+
+class Node(NamedTuple):
+    address: str
+    version: int
+
+
+class Instance(NamedTuple):
+    service: str
+    address: str
+    port: int
+    tags: tuple[str, ...]
+    weights: tuple[int, int]
+    version: int
+
+
+class Check(NamedTuple):
+    health: Health
+    version: int
+
+
+Checks = dict[str, Check]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """The truth about *services*, or about a whole datacenter when that is None."""
+
+    services: frozenset[str] | None
+    nodes: Mapping[str, Node]
+    instances: Mapping[InstanceKey, Instance]
+    checks: Mapping[InstanceKey, Checks]
+    """By instance; those of a node itself stand under the empty id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What an answer of a long poll meant: services that changed, services and nodes in doubt."""
+
+    changed: Set[str]
+    doubtful: Set[str]
+    new_nodes: Set[str] = frozenset()
+
+
+def list_services(answers: Mapping[str, Iterable[Row]]) -> Listing:
+    """The listing of services by name from ``health/service/<name>`` of each.
+
+    Consul looks names up without regard to case; a name's own rows are those spelt like it.
+    """
+    nodes: dict[str, Node] = {}
+    instances: dict[InstanceKey, Instance] = {}
+    checks: defaultdict[InstanceKey, Checks] = defaultdict(dict)
+    for name, rows in answers.items():
+        for row in rows:
+            node, service = row["Node"], row["Service"]
+            if service["Service"] != name:
+                continue
+            key = InstanceKey(node["Node"], service["ID"])
+            nodes[key.node] = _node(node)
+            instances[key] = _instance(service)
+            for check in row["Checks"] or ():
+                checks[_owner(check)][check["CheckID"]] = _check(check)
+    return Listing(services=frozenset(answers), nodes=nodes, instances=instances, checks=checks)
+
+
+def list_datacenter(
+    nodes: Iterable[Row], services: Mapping[str, Row | None], checks: Iterable[Row]
+) -> Listing:
+    """The listing of all: ``catalog/nodes``, ``catalog/node/<n>`` of each and ``health/state/any``."""
+    by_instance: defaultdict[InstanceKey, Checks] = defaultdict(dict)
+    for check in checks:
+        by_instance[_owner(check)][check["CheckID"]] = _check(check)
+    return Listing(
+        services=None,
+        nodes={node["Node"]: _node(node) for node in nodes},
+        instances={
+            InstanceKey(name, service["ID"]): _instance(service)
+            for name, answer in services.items()
+            for service in _services_on(answer)
+        },
+        checks=by_instance,
+    )
+
+
+class EndpointTable:
+    """What is known of all datacenters. ``changed`` names given back are of services that now differ."""
+
+    def __init__(self, *, serve_warning: bool = False, serve_failing: bool = False) -> None:
+        """*serve_warning*: warning counts as well as passing. *serve_failing*: when no instance of a
+        service does, all that are not in maintenance do, as better than none."""
+        self._acceptable = Health.WARNING if serve_warning else Health.PASSING
+        self._serve_failing = serve_failing
+        self._datacenters: dict[str, _Datacenter] = {}
+        self._endpoints: dict[str, dict[str, tuple[Endpoint, ...]]] = {}
+        self._addresses: dict[str, tuple[str, ...]] = {}
+        self._hosts: dict[tuple[str, str], frozenset[str]] = {}
+
+    # -- reading
+
+    def endpoints(
+        self,
+        service: str,
+        *,
+        datacenters: Collection[str] = (),
+        instance_tags: Collection[str] = (),
+        blacklist_tags: Collection[str] = (),
+    ) -> tuple[Endpoint, ...]:
+        """The endpoints that serve, sorted: with all of *instance_tags* and none of *blacklist_tags*."""
+        wanted = [
+            endpoint
+            for endpoint in self.known(service)
+            if (not datacenters or endpoint.datacenter in datacenters)
+            and all(tag in endpoint.tags for tag in instance_tags)
+            and not any(tag in endpoint.tags for tag in blacklist_tags)
+        ]
+        serving = [endpoint for endpoint in wanted if endpoint.health <= self._acceptable and endpoint.weight]
+        if not serving and self._serve_failing:
+            serving = [endpoint for endpoint in wanted if endpoint.health < Health.MAINTENANCE]
+        return tuple(serving)
+
+    def known(self, service: str) -> Iterator[Endpoint]:
+        """All endpoints of *service*, serving or not, sorted."""
+        by_datacenter = self._endpoints.get(service, {})
+        for datacenter in sorted(by_datacenter):
+            yield from by_datacenter[datacenter]
+
+    def services(self) -> set[str]:
+        return set(self._endpoints)
+
+    def nodes(self, datacenter: str) -> list[str]:
+        return sorted(self._of(datacenter).nodes)
+
+    def size(self, datacenter: str) -> int:
+        """How many instances *datacenter* has."""
+        return len(self._of(datacenter).instances)
+
+    def hostnames(self) -> frozenset[str]:
+        """The names that stand as addresses and have to be resolved."""
+        return frozenset().union(*self._hosts.values())
+
+    # -- feeding
+
+    def gone(self, datacenter: str, listing: Listing) -> set[InstanceKey]:
+        """The instances we have and *listing* lacks."""
+        there = self._of(datacenter)
+        known = (
+            there.instances.keys()
+            if listing.services is None
+            else {key for name in listing.services for key in there.by_service.get(name, ())}
+        )
+        return set(known - listing.instances.keys())
+
+    def begin(self, datacenter: str) -> None:
+        """A listing is about to be read: what is observed from now on is newer than it."""
+        self._of(datacenter).observed.clear()
+
+    def apply(self, datacenter: str, listing: Listing, keep: Set[InstanceKey] = frozenset()) -> set[str]:
+        """Take *listing* over, but leave the instances in *keep* as they are though it lacks them."""
+        there = self._of(datacenter)
+        changed: set[str] = set()
+        for name, node in listing.nodes.items():
+            changed |= there.put_node(name, node)
+        for key in self.gone(datacenter, listing) - keep:
+            changed |= there.drop_instance(key)
+        for key, instance in listing.instances.items():
+            changed |= there.put_instance(key, instance)
+            there.put_checks(key, listing.checks.get(key, {}))
+        for name in listing.nodes:
+            if there.put_checks(own := InstanceKey(name, ""), listing.checks.get(own, {})):
+                changed |= there.services_on(name)
+        if listing.services is None:
+            for name in there.nodes.keys() - listing.nodes.keys():
+                there.drop_node_if_empty(name)
+        return self._rebuild(datacenter, changed)
+
+    def observe_checks(self, datacenter: str, rows: Iterable[Row]) -> Observed:
+        """``health/state/any``: take over what checks say now."""
+        there = self._of(datacenter)
+        affected: set[str] = set()
+        doubtful: set[str] = set()
+        seen: defaultdict[InstanceKey, set[str]] = defaultdict(set)
+        for row in rows:
+            key, name, check = _owner(row), row["CheckID"], _check(row)
+            seen[key].add(name)
+            known = there.checks.get(key, {}).get(name)
+            if known == check:
+                continue
+            if known and check.version < known.version:  # late news, or a server that lost its data
+                doubtful |= there.services_of(key)
+                continue
+            there.checks.setdefault(key, {})[name] = check
+            there.observed.add((key, name))
+            if key.id and key not in there.instances:
+                doubtful.add(row["ServiceName"])
+            elif not known or known.health != check.health:
+                affected |= there.services_of(key)
+        for key in list(there.checks):
+            if gone := there.checks[key].keys() - seen.get(key, set()):
+                concerned = there.services_of(key)
+                doubtful |= concerned
+                if not concerned:
+                    there.drop_checks(key, gone)
+        return Observed(changed=self._rebuild(datacenter, affected), doubtful=doubtful)
+
+    def observe_nodes(self, datacenter: str, rows: Iterable[Row]) -> Observed:
+        """``catalog/nodes``: take over new addresses; nodes not heard of have to be looked at."""
+        there = self._of(datacenter)
+        affected: set[str] = set()
+        doubtful: set[str] = set()
+        new: set[str] = set()
+        listed = {row["Node"]: _node(row) for row in rows}
+        for name, node in listed.items():
+            known = there.nodes.get(name)
+            if known is None:
+                new.add(name)
+            if known and node.version < known.version:
+                doubtful |= there.services_on(name)
+            else:
+                affected |= there.put_node(name, node)
+        for name in there.nodes.keys() - listed.keys():
+            if not there.drop_node_if_empty(name):
+                doubtful |= there.services_on(name)
+        return Observed(changed=self._rebuild(datacenter, affected), doubtful=doubtful, new_nodes=new)
+
+    def differing(self, datacenter: str, node: str, answer: Row | None) -> set[str]:
+        """``catalog/node/<node>``: the services of which an instance there is not as we know it."""
+        there = self._of(datacenter)
+        listed = {service["ID"]: service for service in _services_on(answer)}
+        names = {
+            there.instances[InstanceKey(node, id)].service
+            for id in there.by_node.get(node, set()) - listed.keys()
+        }
+        for id, service in listed.items():
+            known = there.instances.get(InstanceKey(node, id))
+            if known is None or known.version != service["ModifyIndex"]:
+                names.add(service["Service"])
+                if known is not None:
+                    names.add(known.service)
+        return names
+
+    def drop_datacenter(self, datacenter: str) -> set[str]:
+        """Forget *datacenter*."""
+        names = set(self._datacenters.pop(datacenter, _Datacenter()).by_service)
+        return self._rebuild(datacenter, names)
+
+    def resolved(self, host: str, addresses: Iterable[str]) -> set[str]:
+        """*host* now has these *addresses*."""
+        self._addresses[host] = tuple(sorted(set(addresses)))
+        users = [where for where, hosts in self._hosts.items() if host in hosts]
+        changed: set[str] = set()
+        for datacenter, service in users:
+            changed |= self._rebuild(datacenter, {service})
+        return changed
+
+    # -- inside
+
+    def _of(self, datacenter: str) -> _Datacenter:
+        return self._datacenters.setdefault(datacenter, _Datacenter())
+
+    def _rebuild(self, datacenter: str, services: Iterable[str]) -> set[str]:
+        return {service for service in services if self._rebuild_one(datacenter, service)}
+
+    def _rebuild_one(self, datacenter: str, service: str) -> bool:
+        there = self._of(datacenter)
+        hosts: set[str] = set()
+        endpoints: list[Endpoint] = []
+        for key in there.by_service.get(service, ()):
+            instance, health = there.instances[key], there.health(key)
+            address = instance.address or there.nodes[key.node].address
+            if not instance.port or not address:
+                continue
+            hostname = "" if is_ip(address) else address
+            if hostname:
+                hosts.add(hostname)
+            endpoints += [
+                Endpoint(
+                    datacenter=datacenter,
+                    address=ip,
+                    port=instance.port,
+                    node=key.node,
+                    instance_id=key.id,
+                    weight=instance.weights[health == Health.WARNING],
+                    tags=instance.tags,
+                    health=health,
+                    hostname=hostname,
+                )
+                for ip in (self._addresses.get(hostname, ()) if hostname else (address,))
+            ]
+        self._note_hosts(datacenter, service, hosts)
+        return self._put(datacenter, service, tuple(sorted(endpoints)))
+
+    def _note_hosts(self, datacenter: str, service: str, hosts: Set[str]) -> None:
+        before = self._hosts.pop((datacenter, service), frozenset())
+        if hosts:
+            self._hosts[datacenter, service] = frozenset(hosts)
+        if unused := before - hosts:
+            for host in unused - self.hostnames():
+                self._addresses.pop(host, None)
+
+    def _put(self, datacenter: str, service: str, endpoints: tuple[Endpoint, ...]) -> bool:
+        by_datacenter = self._endpoints.setdefault(service, {})
+        before = by_datacenter.pop(datacenter, ())
+        if endpoints:
+            by_datacenter[datacenter] = endpoints
+        if not by_datacenter:
+            del self._endpoints[service]
+        return before != endpoints
+
+
+class _Datacenter:
+    """The raw rows of one datacenter and the indexes over them."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, Node] = {}
+        self.instances: dict[InstanceKey, Instance] = {}
+        self.checks: dict[InstanceKey, Checks] = {}
+        self.by_service: dict[str, set[InstanceKey]] = {}
+        self.by_node: dict[str, set[str]] = {}
+        self.observed: set[tuple[InstanceKey, str]] = set()
+
+    def health(self, key: InstanceKey) -> Health:
+        checks = (self.checks.get(key, {}), self.checks.get(InstanceKey(key.node, ""), {}))
+        return max((check.health for some in checks for check in some.values()), default=Health.PASSING)
+
+    def services_on(self, node: str) -> set[str]:
+        return {self.instances[InstanceKey(node, id)].service for id in self.by_node.get(node, ())}
+
+    def services_of(self, key: InstanceKey) -> set[str]:
+        """Whom a check of *key* concerns: its service, or every service on the node."""
+        if not key.id:
+            return self.services_on(key.node)
+        return {self.instances[key].service} if key in self.instances else set()
+
+    def put_node(self, name: str, node: Node) -> set[str]:
+        before, self.nodes[name] = self.nodes.get(name), node
+        return self.services_on(name) if before and before.address != node.address else set()
+
+    def drop_node_if_empty(self, name: str) -> bool:
+        if name in self.by_node:
+            return False
+        self.nodes.pop(name, None)
+        self.checks.pop(InstanceKey(name, ""), None)
+        return True
+
+    def put_instance(self, key: InstanceKey, instance: Instance) -> set[str]:
+        before = self.instances.get(key)
+        if before and before.service != instance.service:
+            self._unlink(key, before)
+        self.instances[key] = instance
+        self.by_service.setdefault(instance.service, set()).add(key)
+        self.by_node.setdefault(key.node, set()).add(key.id)
+        return {instance.service} if before is None else {instance.service, before.service}
+
+    def drop_instance(self, key: InstanceKey) -> set[str]:
+        instance = self.instances.pop(key)
+        self.checks.pop(key, None)
+        self._unlink(key, instance)
+        return {instance.service}
+
+    def put_checks(self, key: InstanceKey, checks: Checks) -> bool:
+        """Whether the checks of *key* are others now; one observed since the listing began is the newer."""
+        before = self.checks.get(key, {})
+        after = {name: check for name, check in checks.items() if (key, name) not in self.observed} | {
+            name: check for name, check in before.items() if (key, name) in self.observed
+        }
+        if after:
+            self.checks[key] = after
+        else:
+            self.checks.pop(key, None)
+        return before != after
+
+    def drop_checks(self, key: InstanceKey, names: Iterable[str]) -> None:
+        for name in names:
+            del self.checks[key][name]
+        if not self.checks[key]:
+            del self.checks[key]
+
+    def _unlink(self, key: InstanceKey, instance: Instance) -> None:
+        _discard(self.by_service, instance.service, key)
+        _discard(self.by_node, key.node, key.id)
+
+
+def _discard(index: dict[str, set[M]], name: str, member: M) -> None:
+    """Take *member* out of the set at *name*, and the set out of *index* with its last member."""
+    index[name].discard(member)
+    if not index[name]:
+        del index[name]
+
+
+def is_ip(address: str) -> bool:
+    """Whether *address* is an IP address, not a name to resolve."""
+    try:
+        socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _services_on(answer: Row | None) -> Collection[Row]:
+    services: Mapping[str, Row] = (answer or {}).get("Services") or {}
+    return services.values()
+
+
+def _owner(check: Row) -> InstanceKey:
+    return InstanceKey(check["Node"], check["ServiceID"])
+
+
+def _node(row: Row) -> Node:
+    return Node(row["Address"], row["ModifyIndex"])
+
+
+def _check(row: Row) -> Check:
+    name = row["CheckID"]
+    if name == NODE_MAINTENANCE or name.startswith(SERVICE_MAINTENANCE):
+        return Check(Health.MAINTENANCE, row["ModifyIndex"])
+    return Check(STATUSES.get(row["Status"], Health.CRITICAL), row["ModifyIndex"])
+
+
+def _instance(row: Row) -> Instance:
+    weights = row.get("Weights") or {}
+    return Instance(
+        service=row["Service"],
+        address=row["Address"],
+        port=row["Port"],
+        tags=tuple(sorted(row["Tags"] or ())),
+        weights=(weights.get("Passing", 1), weights.get("Warning", 1)),
+        version=row["ModifyIndex"],
+    )
