@@ -35,8 +35,8 @@ def draw(header: Row, rows: Iterable[Row]) -> str:
 
 
 def centred(cell: str, width: int) -> str:
-    """*cell* in the middle, an odd blank to its left."""
-    left = (width - len(cell) + 1) // 2
+    """*cell* in the middle, an odd blank to its right."""
+    left = (width - len(cell)) // 2
     return " " * left + cell.ljust(width - left)
 
 

@@ -1,0 +1,211 @@
+"""Commands against a real Consul, run as users run them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.consul import ConsulServer
+
+pytestmark = pytest.mark.consul
+
+VIRTUAL_SERVICE_KEY = "gloo/gateway.solo.io/v1/VirtualService/gloo-system/default"
+
+
+def glooctl(
+    server: ConsulServer | None, *words: str, stdin: str = "", **environ: str
+) -> subprocess.CompletedProcess[str]:
+    address = server.address if server else "127.0.0.1:1"
+    environment = {**os.environ, "CONSUL_HTTP_ADDR": address, **environ}
+    command = [sys.executable, "-m", "glooctl", *words]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_add_route_creates_the_default_virtual_service_and_prints_it(consul_server: ConsulServer) -> None:
+    done = glooctl(
+        consul_server,
+        *[
+            "add",
+            "route",
+            "--path-exact",
+            "/all-pets",
+            "--dest-name",
+            "petstore",
+            "--prefix-rewrite",
+            "/api/pets",
+            "--use-consul",
+        ],
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "| default " in done.stdout
+    shown = yaml.safe_load(glooctl(consul_server, "get", "vs", "default", "-o", "yaml").stdout)
+    assert shown["virtualHost"]["domains"] == ["*"]
+    assert shown["virtualHost"]["routes"][0]["options"] == {"prefixRewrite": "/api/pets"}
+
+
+def test_routes_are_added_sorted_and_removed(consul_server: ConsulServer) -> None:
+    for prefix in ("/b", "/bb", "/a"):
+        glooctl(consul_server, "add", "route", "--path-prefix", prefix, "--dest-name", "x")
+
+    glooctl(consul_server, "route", "sort", "default")
+    removed = glooctl(consul_server, "remove", "route", "default", "--index", "1")
+
+    assert removed.returncode == 0, removed.stderr
+    shown = json.loads(glooctl(consul_server, "get", "vs", "default", "-o", "json").stdout)
+    assert [route["matchers"][0]["prefix"] for route in shown["virtualHost"]["routes"]] == ["/bb", "/a"]
+
+
+def test_objects_are_created_from_files_shown_and_deleted(
+    consul_server: ConsulServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "objects.yaml"
+    file.write_text(
+        """
+apiVersion: gateway.solo.io/v1
+kind: VirtualService
+metadata: {name: web}
+spec:
+  virtualHost: {domains: [example.com]}
+---
+metadata: {name: hosts, namespace: gloo-system}
+static: {hosts: [{addr: 127.0.0.1, port: 80}]}
+"""
+    )
+
+    assert glooctl(consul_server, "create", "-f", str(file)).returncode == 0
+    assert "example.com" in glooctl(consul_server, "get", "vs", "web").stdout
+    assert "- 127.0.0.1:80" in glooctl(consul_server, "get", "us", "hosts").stdout
+    again = glooctl(consul_server, "create", "-f", str(file))
+    assert (again.returncode, "already exists" in again.stderr) == (1, True)
+    assert glooctl(consul_server, "delete", "vs", "web").stdout == "virtualservice web deleted\n"
+
+
+def test_a_file_with_one_bad_document_creates_nothing(consul_server: ConsulServer) -> None:
+    text = "metadata: {name: a}\nstatic: {hosts: []}\n---\nmetadata: {name: b}\nstatic: {hots: []}\n"
+
+    done = glooctl(consul_server, "create", "-f", "-", stdin=text)
+
+    assert done.returncode == 1
+    assert "static.hots: unknown field, did you mean hosts?" in done.stderr
+    assert "| a " not in glooctl(consul_server, "get", "us").stdout
+
+
+def test_edit_opens_an_editor_and_writes_what_changed(consul_server: ConsulServer, tmp_path: Path) -> None:
+    glooctl(consul_server, "create", "vs", "default", "--domains", "old.example")
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\nsed -i "s/old.example/new.example/" "$1"\n')
+    editor.chmod(0o755)
+
+    done = glooctl(consul_server, "edit", "vs", "default", EDITOR=str(editor))
+
+    assert done.returncode == 0, done.stderr
+    assert "new.example" in glooctl(consul_server, "get", "vs", "default").stdout
+    unchanged = glooctl(consul_server, "edit", "vs", "default", EDITOR="true")
+    assert unchanged.stderr == "nothing changed\n"
+
+
+def test_edit_refuses_a_stale_resource_version(consul_server: ConsulServer) -> None:
+    glooctl(consul_server, "create", "vs", "default")
+
+    done = glooctl(
+        consul_server, *["edit", "vs", "default", "--ssl-secret-name", "cert", "--resource-version", "1"]
+    )
+
+    assert done.returncode == 1
+    assert "not 1; read it again" in done.stderr
+
+
+async def test_an_undecodable_object_is_named_and_the_others_are_shown(consul_server: ConsulServer) -> None:
+    glooctl(consul_server, "create", "vs", "good")
+    await consul_server.put(VIRTUAL_SERVICE_KEY, b"\xff\x00garbage")
+
+    done = glooctl(consul_server, "get", "vs")
+
+    assert done.returncode == 1
+    assert "| good " in done.stdout
+    assert "gloo-system.default: undecodable" in done.stderr
+
+
+def test_check_names_what_is_wrong_and_exits_with_1(consul_server: ConsulServer) -> None:
+    glooctl(consul_server, "add", "route", "--path-prefix", "/", "--dest-name", "nowhere")
+
+    done = glooctl(consul_server, "check")
+
+    assert done.returncode == 1
+    assert "gateway is not running" in done.stdout
+    assert "references unknown upstream: (gloo-system nowhere)" in done.stdout
+    assert done.stdout.endswith("Problems detected!\n")
+    assert (
+        "services"
+        not in json.loads(glooctl(consul_server, *["check", "-x", "services", "-o", "json"]).stdout)[
+            "problems"
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["get", "upstreem"], 2, "did you mean upstream?"),
+        (["get", "us", "--nope"], 2, "--nope"),
+        (["get", "us", "-o", "xml"], 2, "known are table"),
+        (["add", "route", "--path-exact", "/a"], 2, "exactly one destination"),
+        (["get", "vs", "absent"], 1, "gloo-system.absent does not exist"),
+        (["delete", "us", "absent"], 1, "gloo-system.absent does not exist"),
+        (["create", "-f", "/nowhere"], 1, "cannot read /nowhere"),
+        (["create", "vs", "Bad_Name"], 1, "metadata.name"),
+        (["edit", "vs"], 2, "give the object's name"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_a_code(
+    consul_server: ConsulServer, words: list[str], code: int, says: str
+) -> None:
+    done = glooctl(consul_server, *words, EDITOR="", VISUAL="")
+
+    assert done.returncode == code
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_consul_away_is_one_line_that_says_what_to_do() -> None:
+    done = glooctl(None, "get", "us")
+
+    assert done.returncode == 1
+    assert "cannot reach Consul at http://127.0.0.1:1" in done.stderr
+    assert "--consul-address" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_dry_run_writes_nothing(consul_server: ConsulServer) -> None:
+    done = glooctl(consul_server, *["add", "route", "--path-exact", "/a", "--dest-name", "x", "--dry-run"])
+
+    assert yaml.safe_load(done.stdout)["kind"] == "VirtualService"
+    assert glooctl(consul_server, "get", "vs", "-o", "yaml").stdout == ""
+
+
+def test_completion_scripts_are_valid(consul_server: ConsulServer) -> None:
+    script = glooctl(consul_server, "completion", "bash").stdout
+
+    asked = f'{script}\nCOMP_WORDS=(glooctl get up); COMP_CWORD=2; _glooctl; echo "${{COMPREPLY[@]}}"'
+    done = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["upstream", "upstreamgroup"]
+
+
+def test_it_starts_fast_and_imports_no_message_class() -> None:
+    def seconds() -> float:
+        started = time.perf_counter()
+        glooctl(None, "version")
+        return time.perf_counter() - started
+
+    assert min(seconds() for _ in range(5)) < 0.3
+    code = "import sys, glooctl.app; print(sorted({'betterproto2', 'aiohttp'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
