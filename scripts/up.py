@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -59,13 +60,10 @@ def main() -> int:
         wait_until_ready(runner, ports)
         print(f"== ready after {time.monotonic() - started:.1f} s\n\n{welcome(run_dir, ports)}", flush=True)
         runner.wait()
-        raise Broken("a process ended by itself")
+        raise Broken("the stack fell over")
     except Broken as broken:
         stop(runner)
-        print(
-            f"== {broken}; the end of {shown(run_dir)}/stack.log:\n{tail(run_dir / 'stack.log')}",
-            file=sys.stderr,
-        )
+        print(f"== {broken}{diagnosis(run_dir / 'stack.log')}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\n== stopping", flush=True)
@@ -212,7 +210,7 @@ def wait_until_ready(runner: subprocess.Popen[bytes], ports: Mapping[str, int]) 
             del waiting[name]
             print(f"   {name} is ready", flush=True)
         if runner.poll() is not None:
-            raise Broken("a process ended by itself")
+            raise Broken("the stack fell over")
         if time.monotonic() > until:
             raise Broken(f"not ready after {READY_SECONDS:.0f} s: {', '.join(waiting)}")
         time.sleep(0.1)
@@ -312,8 +310,14 @@ def shown(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def tail(path: Path, lines: int = 20) -> str:
-    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+def diagnosis(log: Path, lines: int = 20) -> str:
+    """Which process ended first, and what it said at the end; else the end of everything."""
+    text = log.read_text(errors="replace")
+    said, which = text.splitlines(), ""
+    if ended := re.search(r"^\S+ system +\| (\w+)\.1 stopped \(rc=(-?\d+)\)$", text, re.M):
+        said = [line for line in said if f" {ended[1]}.1 " in line.partition("|")[0]]
+        which = f": {ended[1]} ended by itself ({ended[2]})"
+    return f"{which}; the end of {shown(log)}:\n" + "\n".join(said[-lines:])
 
 
 if __name__ == "__main__":
