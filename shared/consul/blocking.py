@@ -5,7 +5,7 @@ answers "nothing there" with good conscience. The rules that keep such answers f
 
 * a first read, and the read after any failure, carries no index and is ``consistent``;
 * a failed read publishes nothing, backs off, and forgets the index;
-* a smaller index starts the watch afresh; only a moved index is looked at;
+* a smaller index starts the watch afresh, and so does an answer before its time with the same one;
 * keys that vanish while the index went back (a wiped or restored store), or by the dozen while it stood
   still, are held for a while before they are believed;
 * reads pause in proportion to what the last one cost, and idle ones that bring nothing pause longer.
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MANY = 10
+MANY = 10  # vanished objects, from which on an unmoved index is doubted
+EARLY = 0.9  # of the wait
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +122,13 @@ async def watch_prefix(
     ledger = Ledger(hold=options.hold, name=prefix)
 
     async def read(index: int, consistency: Consistency) -> Listing:
-        return await kv.read(prefix, index=index, wait=options.wait, consistency=consistency, watching=True)
+        listing = await kv.read(
+            prefix, index=index, wait=options.wait, consistency=consistency, watching=True
+        )
+        if not index and not listing.rows:
+            # ACLs do not refuse a listing, they empty it; a single key tells "denied" from "nothing there".
+            await kv.get(prefix)
+        return listing
 
     pace = _Pace()
     async for listing in _reads(
@@ -247,11 +254,14 @@ async def _reads(
         failures = 0
         done = time.monotonic()
         if answer.index == index:
-            # A full wait is quiet; an early return that brings nothing must not become a busy loop.
-            fruitless = 0 if done - asked >= wait * 0.9 else fruitless + 1
+            if done - asked >= wait * EARLY:
+                fruitless = 0
+            else:
+                # A parked read that a snapshot restore wakes answers early, with the old index and the old
+                # body; to ask again with that index would park beyond the restored store's own.
+                index, fruitless = 0, fruitless + 1
         else:
-            if answer.index < index:
-                state.resets += 1
+            state.resets += answer.index < state.index
             index, state.index = (answer.index if answer.index > index else 0), answer.index
             yield answer
             state.wakeups += not pace.fruitless

@@ -65,6 +65,7 @@ class ConsulServer:
                 "serf_lan": serf_lan,
                 "serf_wan": serf_wan,
             },
+            "performance": {"raft_multiplier": 1},
             **(extra or {}),
         }
 

@@ -6,12 +6,21 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
-from shared.consul.blocking import DEFAULTS, PrefixChange, WatchOptions, WatchState, watch_prefix
+from shared.consul.blocking import (
+    DEFAULTS,
+    Ledger,
+    PrefixChange,
+    WatchOptions,
+    WatchState,
+    watch_prefix,
+    watch_query,
+)
 from shared.consul.client import Consul
-from shared.consul.kv import KV, Delete, Put
+from shared.consul.kv import KV, Delete, Put, RawRow
 from tests.support.consul import ConsulServer
 from tests.support.waiting import eventually
 
@@ -25,6 +34,7 @@ class Seen:
     state: WatchState
     changes: list[PrefixChange] = field(default_factory=list)
     view: dict[str, bytes] = field(default_factory=dict)
+    smallest: int | None = None
 
     def take(self, change: PrefixChange) -> None:
         self.changes.append(change)
@@ -32,23 +42,28 @@ class Seen:
             self.view[row.key.removeprefix(PREFIX)] = row.value
         for key in change.gone:
             del self.view[key.removeprefix(PREFIX)]
+        size = len(self.view)
+        self.smallest = size if self.smallest is None else min(size, self.smallest)
 
     async def shows(self, view: dict[str, bytes], *, within: float = 10.0) -> None:
         await eventually(lambda: self.view, until=lambda now: now == view, within=within)
 
 
 @asynccontextmanager
-async def watching(kv: KV, options: WatchOptions = DEFAULTS) -> AsyncIterator[Seen]:
-    """A watch of ``PREFIX`` that has had its first listing."""
-    seen = Seen(WatchState(PREFIX))
+async def watching(
+    kv: KV, options: WatchOptions = DEFAULTS, *, prefix: str = PREFIX, synced: bool = True
+) -> AsyncIterator[Seen]:
+    """A watch that, unless told otherwise, has had its first listing."""
+    seen = Seen(WatchState(prefix))
 
     async def follow() -> None:
-        async for change in watch_prefix(kv, PREFIX, options=options, state=seen.state):
+        async for change in watch_prefix(kv, prefix, options=options, state=seen.state):
             seen.take(change)
 
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(follow())
-        await eventually(lambda: seen.changes)
+        if synced:
+            await eventually(lambda: seen.changes)
         yield seen
         task.cancel()
 
@@ -107,11 +122,209 @@ async def test_a_transaction_is_seen_as_one_change(kv: KV) -> None:
 async def test_wakeups_without_a_change_publish_nothing_and_slow_down(kv: KV) -> None:
     await kv.put("gloo/neighbour/0", b"")
 
-    async with watching(kv) as seen:
+    async with watching(kv, prefix="gloo/untouched/") as seen:
         for i in range(1, 100):
             await kv.put(f"gloo/neighbour/{i}", b"")
-        await kv.put(f"{PREFIX}a", b"1")
-        await seen.shows({"a": b"1"})
+        await kv.put("gloo/untouched/a", b"1")
+        await eventually(lambda: seen.view)
 
     assert len(seen.changes) == 2
     assert 0 < seen.state.empty_wakeups < 30
+
+
+async def test_a_write_of_the_same_value_is_no_change(kv: KV) -> None:
+    await kv.put(f"{PREFIX}a", b"1")
+
+    async with watching(kv) as seen:
+        await kv.put(f"{PREFIX}a", b"1")
+        await kv.put(f"{PREFIX}b", b"2")
+        await seen.shows({"a": b"1", "b": b"2"})
+
+    assert [[row.key for row in change.changed] for change in seen.changes] == [[f"{PREFIX}a"], [f"{PREFIX}b"]]
+
+
+async def test_a_prefix_without_its_slash_is_refused(kv: KV) -> None:
+    with pytest.raises(ValueError, match="must end with /"):
+        await anext(watch_prefix(kv, "gloo/objects"))
+
+
+async def test_a_quiet_watch_does_no_more_than_park(kv: KV) -> None:
+    await kv.put(f"{PREFIX}a", b"1")
+
+    async with watching(kv, WatchOptions(wait=1.0)) as seen:
+        await eventually(lambda: seen.state.polls, until=lambda polls: polls >= 3, within=5.0)
+
+    assert len(seen.changes) == 1
+    assert seen.state.polls == 3
+    assert seen.state.empty_wakeups == 0
+
+
+async def test_a_durable_server_that_crashes_and_returns_never_empties_the_view(tmp_path: Path) -> None:
+    async with ConsulServer(tmp_path, durable=True) as server, Consul(server.config) as consul:
+        objects = {str(i): b"x" * 500 for i in range(200)}
+        for name, value in objects.items():
+            await consul.kv.put(f"{PREFIX}{name}", value)
+
+        # With hold 0 nothing but the consistent resync stands between a replaying server and the view.
+        async with watching(consul.kv, WatchOptions(hold=0, max_backoff=0.1)) as seen:
+            for life in range(2):
+                await server.restart()
+                await server.put(f"{PREFIX}{life}", "after")
+                objects[str(life)] = b"after"
+                await seen.shows(objects)
+
+        assert seen.smallest == 200
+        assert not any(change.gone for change in seen.changes)
+        assert seen.state.errors > 0
+
+
+async def test_a_wiped_server_is_disbelieved_for_the_hold_and_then_believed(tmp_path: Path) -> None:
+    async with ConsulServer(tmp_path) as server, Consul(server.config) as consul:
+        objects = {str(i): b"1" for i in range(20)}
+        for name, value in objects.items():
+            await consul.kv.put(f"{PREFIX}{name}", value)
+
+        async with watching(consul.kv, WatchOptions(hold=1.0, hold_pause=0.1, max_backoff=0.2)) as seen:
+            await server.restart()
+            await eventually(lambda: seen.state.held)
+            assert seen.view == objects
+            await seen.shows({})
+            await server.put(f"{PREFIX}new", "1")
+            await seen.shows({"new": b"1"})
+
+        assert seen.state.held_reads >= 5
+        assert not seen.state.held
+        assert seen.state.resets == 1
+
+
+async def test_a_wiped_server_that_is_refilled_within_the_hold_loses_nothing(tmp_path: Path) -> None:
+    async with ConsulServer(tmp_path) as server, Consul(server.config) as consul:
+        for i in range(5):
+            await consul.kv.put(f"{PREFIX}{i}", b"1")
+
+        async with watching(consul.kv, WatchOptions(hold=60.0, hold_pause=0.05, max_backoff=0.2)) as seen:
+            await server.restart()
+            await eventually(lambda: seen.state.held)
+            for i in range(5):
+                await server.put(f"{PREFIX}{i}", "2")
+            await seen.shows({str(i): b"2" for i in range(5)})
+
+        assert seen.smallest == 5
+        assert not seen.state.held
+
+
+async def test_a_restored_snapshot_is_noticed_at_once_and_not_after_the_wait(tmp_path: Path) -> None:
+    async with ConsulServer(tmp_path, durable=True) as server, Consul(server.config) as consul:
+        await consul.kv.put(f"{PREFIX}a", b"old")
+        snapshot = await consul.snapshot.save()
+        await consul.kv.put(f"{PREFIX}a", b"new")
+
+        async with watching(consul.kv, WatchOptions(wait=60.0)) as seen:
+            await consul.snapshot.restore(snapshot)
+            await seen.shows({"a": b"old"}, within=5.0)
+            await consul.kv.put(f"{PREFIX}a", b"newer")
+            await seen.shows({"a": b"newer"}, within=5.0)
+
+        assert seen.state.resets == 1
+
+
+async def test_consul_may_be_away_at_the_start(tmp_path: Path) -> None:
+    server = ConsulServer(tmp_path)
+    async with Consul(server.config) as consul, watching(consul.kv, synced=False) as seen:
+        await eventually(lambda: seen.state.errors, until=lambda errors: errors >= 2)
+        assert "Connect" in seen.state.problem
+        assert not seen.changes
+        assert not seen.state.synced
+        async with server:
+            await server.put(f"{PREFIX}a", "1")
+            await seen.shows({"a": b"1"})
+            assert seen.state.problem == ""
+
+
+async def test_a_query_is_told_now_and_whenever_its_index_moves(consul_server: ConsulServer, kv: KV) -> None:
+    bodies: asyncio.Queue[object] = asyncio.Queue()
+
+    async def follow() -> None:
+        async for _, body in watch_query(kv.consul, "/v1/kv/gloo/one"):
+            bodies.put_nowait(body and body[0]["Value"])
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(follow())
+        assert await bodies.get() is None
+        await kv.put("gloo/one", b"1")
+        assert await bodies.get() == "MQ=="
+        await kv.delete("gloo/one")
+        assert await bodies.get() is None
+        task.cancel()
+
+
+def raw(**indexes: int) -> list[RawRow]:
+    return [{"Key": key, "Value": None, "Flags": 0, "ModifyIndex": index} for key, index in indexes.items()]
+
+
+MANY = {f"k{i}": i + 1 for i in range(20)}
+
+
+def test_a_deletion_of_nearly_everything_is_believed_when_the_index_advances() -> None:
+    ledger = Ledger(hold=30)
+    ledger.take(20, raw(**MANY), 0.0)
+
+    change = ledger.take(21, raw(k0=1), 1.0)
+
+    assert change is not None
+    assert len(change.gone) == 19
+
+
+def test_a_mass_vanish_at_an_unmoved_index_is_held_and_given_up_when_it_passes() -> None:
+    ledger = Ledger(hold=30)
+    ledger.take(20, raw(**MANY), 0.0)
+
+    assert ledger.take(20, raw(k0=1), 1.0) is None
+    assert ledger.held
+    assert ledger.take(20, raw(**MANY), 2.0) is None
+    assert not ledger.held
+    assert ledger.known == MANY
+
+
+def test_a_few_that_vanish_at_an_unmoved_index_are_believed() -> None:
+    ledger = Ledger(hold=30)
+    ledger.take(20, raw(**MANY), 0.0)
+
+    change = ledger.take(20, raw(**{key: index for key, index in MANY.items() if index > 10}), 1.0)
+
+    assert change is not None
+    assert len(change.gone) == 10
+
+
+def test_a_loss_in_a_lost_history_stays_held_while_the_new_index_climbs() -> None:
+    ledger = Ledger(hold=30)
+    ledger.take(7, raw(a=5, b=7), 0.0)
+
+    assert ledger.take(2, raw(a=2), 1.0) is None
+    assert ledger.take(90, raw(a=90), 20.0) is None
+    change = ledger.take(91, raw(a=90), 31.0)
+
+    assert change is not None
+    assert [row.key for row in change.changed] == ["a"]
+    assert change.gone == {"b"}
+    assert ledger.take(92, raw(), 32.0) == PrefixChange(gone=frozenset({"a"}), index=92)
+
+
+def test_a_smaller_index_without_a_loss_is_no_reason_to_hold() -> None:
+    ledger = Ledger(hold=30)
+    ledger.take(7, raw(a=5), 0.0)
+
+    change = ledger.take(5, raw(a=3, b=5), 1.0)
+
+    assert change is not None
+    assert not ledger.held
+
+
+def test_without_a_hold_every_loss_is_believed() -> None:
+    ledger = Ledger(hold=0)
+    ledger.take(20, raw(**MANY), 0.0)
+
+    change = ledger.take(1, raw(), 1.0)
+
+    assert change is not None
+    assert len(change.gone) == 20
