@@ -9,10 +9,12 @@ from typing import Any, Final
 from protos import gateway, gloo
 from shared.codec.decode import decode
 from shared.codec.text import parse
-from shared.errors import InvalidDocument
+from shared.errors import InvalidDocument, InvalidResource
 from shared.ref import Ref, Source
 from shared.report import Report
-from shared.store.keys import Kind, parse_key
+from shared.store.chunks import ChunkReader, MissingChunk, is_manifest
+from shared.store.keys import PROXY, Kind, parse_key
+from shared.store.reuse import reuse
 
 STATUS_FIELDS: Final = ("status", "namespacedStatuses", "namespaced_statuses")
 _BOOKKEEPING = frozenset({"resourceVersion", "resource_version", "generation"})
@@ -25,7 +27,10 @@ class Stored:
     *document* is None when the text cannot be read at all; then no status can be written into it either.
     *message* is None whenever *report* has an error; whoever serves the object keeps its last good message.
     The message carries the object's reference, no status and no resource version: ``index`` is the version,
-    ``status`` the status. *spec* is the document without what others than its author write.
+    ``status`` the status. *spec* is the document without what others than its author write; *body* is what
+    the message was made of: the spec, but for a large Proxy, of which only a manifest stands at the key.
+
+    Messages are shared between versions of an object and must not be changed.
     """
 
     kind: Kind
@@ -35,6 +40,7 @@ class Stored:
     raw: bytes = field(repr=False)
     document: Mapping[str, Any] | None = field(default=None, repr=False)
     spec: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    body: Mapping[str, Any] = field(default_factory=dict, repr=False)
     message: Any = field(default=None, repr=False)
     report: Report = field(default_factory=Report)
 
@@ -46,9 +52,7 @@ class Stored:
         """True when only status or bookkeeping lies between the two, and nothing is to be translated anew."""
         if self.document is None or other.document is None:
             return self.raw == other.raw
-        return self.spec is other.spec or (
-            (self.message is None) == (other.message is None) and self.spec == other.spec
-        )
+        return self.spec is other.spec or self.spec == other.spec
 
     def status(self, namespace: str) -> Mapping[str, Any]:
         """The status as written, empty when there is none; *namespace* picks among namespaced ones."""
@@ -65,35 +69,74 @@ class Stored:
 def decode_value(
     root: str, key: str, raw: bytes, index: int, *, previous: Stored | None = None
 ) -> Stored | None:
-    """The object at *key*; None when key and value together name no object.
+    """The object at *key* with its message; None when key and value together name no object.
 
-    *previous* is what stood at the key before: its message is kept when only the status has changed.
+    *previous* is what stood at the key before; what has not changed since is not decoded again.
     """
+    stored = read_value(root, key, raw, index)
+    return stored and with_message(stored, previous)
+
+
+def read_value(root: str, key: str, raw: bytes, index: int) -> Stored | None:
+    """The object at *key*, read but not yet checked against its schema; None when it is no object."""
     if (meant := parse_key(root, key)) is None:
         return None
     kind, ref = meant
     report = Report()
-    document: Mapping[str, Any] | None = None
     try:
-        document = read_document(raw)
+        document = parse(raw)
     except InvalidDocument as invalid:
         report.error("", f"cannot be read: {invalid}")
-    if document is not None:
-        ref = identify(ref, document, report)
-    if not ref.name:
+        return Stored(kind=kind, ref=ref, key=key, index=index, raw=raw, report=report) if ref.name else None
+    if not (ref := identify(ref, document, report)).name:
         return None
-    stored = Stored(kind=kind, ref=ref, key=key, index=index, raw=raw, document=document, report=report)
-    return stored if document is None else _decoded(stored, document, previous)
+    spec = spec_of(document)
+    return Stored(
+        kind=kind, ref=ref, key=key, index=index, raw=raw, document=document, spec=spec, report=report
+    )
 
 
-def read_document(raw: bytes) -> Mapping[str, Any]:
-    """The document in *raw*; raises ``InvalidDocument``, too when it is a list, a scalar or nothing."""
-    if not raw.strip():
-        raise InvalidDocument("the value is empty")
-    document = parse(raw)
-    if not isinstance(document, dict):
-        raise InvalidDocument(f"expected an object with fields, got {_called(document)}")
-    return document
+def with_message(
+    stored: Stored, previous: Stored | None = None, whole: Mapping[str, Any] | None = None
+) -> Stored:
+    """*stored* with its message; *whole* is the document to decode where the stored one is a manifest.
+
+    What has not changed since *previous* is not decoded again.
+    """
+    if stored.document is None:
+        return stored
+    body, report = whole or stored.spec, stored.report
+    document: Mapping[str, Any] = body
+    if previous is not None and previous.ref == stored.ref:
+        if previous.spec == stored.spec and (previous.message is not None or not whole):
+            return replace(
+                stored,
+                spec=previous.spec,
+                body=previous.body,
+                message=previous.message,
+                report=previous.report,
+            )
+        if previous.message is not None and previous.report.clean:
+            document = reuse(dict(body), previous.body, previous.message)
+    message = decode(message_class(stored.kind), document, report)
+    if message is not None:
+        metadata = message.metadata or gloo.Metadata()
+        message.metadata = replace(metadata, name=stored.ref.name, namespace=stored.ref.namespace)
+    return replace(stored, body=body, message=message)
+
+
+async def complete(stored: Stored, chunks: ChunkReader, previous: Stored | None = None) -> Stored:
+    """``with_message``, after reading the chunks of a large Proxy."""
+    manifest = stored.document is not None and stored.kind is PROXY and is_manifest(stored.document)
+    known = previous is not None and previous.message is not None and previous.same_spec(stored)
+    if not manifest or known:
+        return with_message(stored, previous)
+    try:
+        whole = await chunks.read(stored.ref, stored.spec)
+    except (MissingChunk, InvalidResource) as error:
+        stored.report.error("", str(error))
+        return stored
+    return with_message(stored, previous, whole)
 
 
 def spec_of(document: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -123,21 +166,3 @@ def message_class(kind: Kind) -> type[Any]:
     module = gateway if kind.group == "gateway.solo.io" else gloo
     found: type[Any] = getattr(module, kind.name)
     return found
-
-
-def _decoded(stored: Stored, document: Mapping[str, Any], previous: Stored | None) -> Stored:
-    spec = spec_of(document)
-    if previous is not None and previous.ref == stored.ref and previous.spec == spec:
-        return replace(stored, spec=previous.spec, message=previous.message, report=previous.report)
-    message = decode(message_class(stored.kind), spec, stored.report)
-    if message is not None:
-        metadata = message.metadata or gloo.Metadata()
-        metadata.name, metadata.namespace = stored.ref.name, stored.ref.namespace
-        message.metadata = metadata
-    return replace(stored, spec=spec, message=message)
-
-
-def _called(value: object) -> str:
-    """What people call *value*'s type in a document."""
-    names = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
-    return "nothing" if value is None else names.get(type(value), f"a {type(value).__name__}")

@@ -1,0 +1,230 @@
+"""Large Proxies: written as a manifest and chunks, and the chunks cleared away when nothing needs them.
+
+A Proxy up to ``PLAIN_BYTES`` is one JSON document. Of a larger one the chunks are written before the
+manifest, so that a reader finds either the old Proxy or the new one; changing one virtual host writes one
+chunk and the manifest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from shared.codec.text import parse
+from shared.consul.kv import Cas, Delete, Get, Op, Put
+from shared.errors import ConsulConflict, InvalidDocument, InvalidResource
+from shared.ref import Ref
+from shared.store.chunks import (
+    ANNOTATION,
+    ENCODING,
+    ChunkReader,
+    MissingChunk,
+    cut,
+    digest,
+    digest_of,
+    is_manifest,
+    join,
+    names,
+)
+from shared.store.keys import PROXY, chunk_prefix, key, prefix
+from shared.store.kv import MOST_BYTES, Fence, KeyValues, batches, body_bytes
+
+log = logging.getLogger(__name__)
+
+READABLE_BYTES: Final = 64 * 1024
+PLAIN_BYTES: Final = 256 * 1024
+LIST_BYTES: Final = 128 * 1024
+KEPT_MANIFESTS: Final = 3
+KEPT_SECONDS: Final = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The next member of the list at *path* (``listeners[0].httpListener.virtualHosts``), as JSON."""
+
+    path: str
+    body: bytes
+
+
+def render(skeleton: Mapping[str, Any], parts: Sequence[Part]) -> bytes | None:
+    """The Proxy as one document, for people to read while it is small; None when it is large."""
+    if sum(len(part.body) for part in parts) > PLAIN_BYTES:
+        return None
+    lists: defaultdict[str, list[Any]] = defaultdict(list)
+    for part in parts:
+        lists[part.path].append(orjson.Fragment(part.body))
+    text = orjson.dumps(join(skeleton, lists))
+    if len(text) > PLAIN_BYTES:
+        return None
+    return (
+        text if len(text) > READABLE_BYTES else orjson.dumps(orjson.loads(text), option=orjson.OPT_INDENT_2)
+    )
+
+
+class ProxyWriter:
+    """Writes Proxies of any size and clears away the chunks that none of them needs any more.
+
+    It remembers which chunks exist, so that only new ones are written; ``forget`` when another process may
+    have written or cleared chunks meanwhile, that is, with each new term of leadership.
+    """
+
+    def __init__(
+        self,
+        kv: KeyValues,
+        root: str,
+        *,
+        fence: Fence | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._kv = kv
+        self._root = root
+        self._prefix = chunk_prefix(root, PROXY)
+        self._fence = fence
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._used: dict[str, float] | None = None
+        self._entries: dict[str, str] = {}
+        self._kept: defaultdict[Ref, deque[frozenset[str]]] = defaultdict(
+            lambda: deque(maxlen=KEPT_MANIFESTS)
+        )
+
+    def forget(self) -> None:
+        self._used = None
+
+    async def write(
+        self, ref: Ref, skeleton: Mapping[str, Any], parts: Sequence[Part], index: int
+    ) -> int | None:
+        """Write the Proxy over the one at *index* (0: there is none); its new index, or None.
+
+        None means that the Proxy is no longer at *index*, or that we do not lead: read it again.
+        """
+        async with self._lock:
+            try:
+                text = render(skeleton, parts)
+                if text is None:
+                    text = await self._write_chunks(ref, skeleton, parts, fresh=index == 0)
+                elif ref in self._kept:
+                    self._kept[ref].append(frozenset())
+                return await self._swap(key(self._root, PROXY, ref), text, index)
+            except ConsulConflict:
+                return None
+
+    async def collect(self) -> int:
+        """Delete the chunks that nothing has needed for a while; how many there were."""
+        async with self._lock:
+            now, used = self._clock(), await self._load()
+            stored = await self._kv.keys(prefix(self._root, PROXY))
+            for ref in [ref for ref in self._kept if key(self._root, PROXY, ref) not in stored]:
+                del self._kept[ref]
+            live = await self._live(stored)
+            if live is None:
+                return 0
+            for manifests in self._kept.values():
+                live = live.union(*manifests)
+            dead = [name for name, at in used.items() if name not in live and now - at > KEPT_SECONDS]
+            for group in batches((name, Delete(self._prefix + name)) for name in dead):
+                try:
+                    await self._kv.txn([*self._proof(), *(op for _, op in group)])
+                except ConsulConflict:
+                    return 0
+                for name, _ in group:
+                    del used[name]
+                    self._entries.pop(name.partition(".")[0], None)
+            return len(dead)
+
+    async def _write_chunks(
+        self, ref: Ref, skeleton: Mapping[str, Any], parts: Sequence[Part], *, fresh: bool
+    ) -> bytes:
+        """The manifest's text, all that it lists being written."""
+        used = await self._load() if fresh or self._used is None else self._used
+        values: dict[str, bytes] = {}
+        lists: defaultdict[str, list[str]] = defaultdict(list)
+        for part in parts:
+            lists[part.path].append(self._entry(part.body, values))
+        every = [entry for entries in lists.values() for entry in entries]
+        listed = orjson.dumps(
+            {"encoding": ENCODING, "lists": {path: " ".join(entries) for path, entries in lists.items()}}
+        )
+        if len(listed) > LIST_BYTES:
+            every.append(self._entry(listed, values))
+            listed = orjson.dumps({"index": every[-1]})
+        for group in batches((name, Put(self._prefix + name, value)) for name, value in values.items()):
+            await self._kv.txn([*self._proof(), *(op for _, op in group)])
+        self._entries.update({digest_of(entry): entry for entry in every})
+        manifests = self._kept[ref]
+        manifests.append(frozenset(name for entry in every for name in names(entry)))
+        now = self._clock()
+        used.update(dict.fromkeys(frozenset().union(*manifests), now))
+        return orjson.dumps(_annotated(skeleton, listed.decode()), option=orjson.OPT_INDENT_2)
+
+    def _entry(self, body: bytes, values: dict[str, bytes]) -> str:
+        """How *body* is listed; what has to be written for it is added to *values*."""
+        if (known := self._entries.get(digest(body))) is not None:
+            return known
+        entry, pieces = cut(body)
+        values.update(pieces)
+        return entry
+
+    async def _swap(self, key: str, text: bytes, index: int) -> int | None:
+        swap = Cas(key, text, index)
+        if body_bytes(swap) <= MOST_BYTES:
+            return (await self._kv.txn([*self._proof(), swap, Get(key)]))[key].index
+        if proof := self._proof():
+            await self._kv.txn(proof)
+        if not await self._kv.cas(key, text, index):
+            return None
+        row = await self._kv.get(key, consistent=True)
+        return row.index if row is not None and row.value == text else None
+
+    def _proof(self) -> list[Op]:
+        """What goes first in a transaction of a leader."""
+        if self._fence is None:
+            return []
+        if (op := self._fence()) is None:
+            raise ConsulConflict("write proxy", "this process does not lead")
+        return [op]
+
+    async def _load(self) -> dict[str, float]:
+        """The chunks that exist, each with when it was last needed: for strangers, now."""
+        now, before = self._clock(), self._used or {}
+        found = [name.removeprefix(self._prefix) for name in await self._kv.keys(self._prefix)]
+        self._used = {name: before.get(name, now) for name in found}
+        # A chunk in pieces that we did not write ourselves may lack some.
+        known = {
+            entry for entry in self._entries.values() if all(name in self._used for name in names(entry))
+        }
+        known.update(name for name in found if "." not in name)
+        self._entries = {digest_of(entry): entry for entry in known}
+        return self._used
+
+    async def _live(self, stored: Sequence[str]) -> set[str] | None:
+        """The chunks that the Proxies at the keys *stored* list; None when one's list cannot be read."""
+        reader, live = ChunkReader(self._kv, self._root), set[str]()
+        for stored_at in stored:
+            row = await self._kv.get(stored_at, consistent=True)
+            try:
+                document = parse(row.value) if row is not None else {}
+                if is_manifest(document):
+                    live |= await reader.names(document)
+            except InvalidDocument:
+                continue
+            except (InvalidResource, MissingChunk) as error:
+                log.warning(
+                    "chunks are kept: a proxy's list of them cannot be read",
+                    extra={"key": stored_at, "error": str(error)},
+                )
+                return None
+        return live
+
+
+def _annotated(skeleton: Mapping[str, Any], listed: str) -> dict[str, Any]:
+    metadata = skeleton.get("metadata") or {}
+    annotations = {**(metadata.get("annotations") or {}), ANNOTATION: listed}
+    return {**skeleton, "metadata": {**metadata, "annotations": annotations}}
