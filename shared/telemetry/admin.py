@@ -35,12 +35,16 @@ class Admin:
 
     def ready(self, name: str, ok: bool, why: str = "") -> None:
         """Part *name* is ready, or is not and *why*; the process is ready when no part is not."""
+        was_ready = not self._waiting
         self._waiting.pop("start", None)
         if ok:
             self._waiting.pop(name, None)
         else:
             self._waiting[name] = why or "not ready"
-        self._gauge.set(not self._waiting)
+        is_ready = not self._waiting
+        if is_ready != was_ready:
+            self._gauge.set(is_ready)
+            log.info("ready" if is_ready else "not ready", extra={"waiting": self.waiting})
 
     @property
     def waiting(self) -> dict[str, str]:

@@ -91,14 +91,27 @@ async def test_serves_until_told_to_stop_and_ends_with_0(settings: Path, number:
         assert (await service.line("settings.devMode: has no effect here"))["level"] == "warning"
         started = await service.line("starting")
         async with aiohttp.ClientSession(f"http://{started['admin']}") as session:
-            while (answer := await session.get("/readyz")).status != 200:
-                answer.release()
-            assert await answer.json() == {"ready": True, "waiting": {}}
+            await service.line("ready")
+            async with session.get("/readyz") as answer:
+                assert (answer.status, await answer.json()) == (200, {"ready": True, "waiting": {}})
 
         service.process.send_signal(number)
 
         assert await service.process.wait() == 0
-        assert [json.loads(line)["message"] for line in await service.rest()] == ["stopping", "stopped"]
+        assert [json.loads(line)["message"] for line in await service.rest()][-3:] == [
+            "stopping",
+            "not ready",
+            "stopped",
+        ]
+
+
+async def test_changed_settings_are_taken_over_while_running(settings: Path) -> None:
+    async with small("serves", "--dir", settings) as service:
+        await service.line("ready")
+
+        (settings / "gloo-system" / "default.yaml").write_text("consul: {address: elsewhere:8500}\n")
+
+        assert (await service.line("settings changed"))["level"] == "info"
 
 
 async def test_a_service_that_does_not_drain_is_cut_off_by_a_second_signal(settings: Path) -> None:
