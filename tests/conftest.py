@@ -25,3 +25,7 @@ def consul_server(_shared_consul: ConsulServer) -> ConsulServer:
     """A running, empty Consul (dev mode). Tests that stop or wipe one start a server of their own."""
     asyncio.run(_shared_consul.clear())
     return _shared_consul
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write the golden files anew")

@@ -1,0 +1,1 @@
+"""Gateways, virtual services and route tables to Proxies: pure functions from objects to JSON and reports."""

@@ -1,0 +1,91 @@
+"""Parts of a Proxy as JSON bytes: rendered once, joined as often as needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from protos import gateway, gloo
+from services.gateway.translator.model import GW, VS, Document, Routed, Rules, Step
+from services.gateway.translator.proxy import Listener
+from shared.codec.documents import to_document
+from shared.ref import Ref, Source
+from shared.routes import document_key, sort_routes
+
+
+def render_host(ref: Ref, host: gateway.VirtualHost, routes: Iterable[Routed]) -> bytes:
+    """A virtual service alone on its domains, as a virtual host of a Proxy."""
+    document: Document = {"name": str(ref), "domains": list(host.domains) or ["*"]}
+    if rendered := [_route(routed) for routed in routes]:
+        document["routes"] = rendered
+    if host.options is not None:
+        document["options"] = to_document(host.options)
+    document["metadata"] = metadata([Step(Source(VS, ref))])
+    return orjson.dumps(document)
+
+
+def _route(routed: Routed) -> Document:
+    return {**to_document(routed.route), "metadata": metadata(routed.steps)}
+
+
+def render_ssl(config: gloo.SslConfig, rules: Rules) -> bytes:
+    """A virtual service's TLS; equal configurations have equal bytes."""
+    if config.one_way_tls is None and rules.one_way_tls is not None:
+        config = replace(config, one_way_tls=rules.one_way_tls)
+    return orjson.dumps(to_document(config), option=orjson.OPT_SORT_KEYS)
+
+
+def metadata(steps: Iterable[Step]) -> Document:
+    """Where a listener, a virtual host or a route came from, in Gloo's form.
+
+    ``path`` is where the route stands in that object's document, for the findings of later stages.
+    """
+    return {"sources": [_source(step) for step in steps]}
+
+
+def _source(step: Step) -> Document:
+    source, ref = step.source, step.source.ref
+    document: Document = {"kind": f"*v1.{source.kind}", "name": ref.name, "namespace": ref.namespace}
+    if step.path:
+        document["path"] = step.path
+    return document
+
+
+def merge_hosts(name: str, bodies: Sequence[bytes]) -> bytes:
+    """Virtual services with the same domains as one virtual host, the routes in Gloo's order.
+
+    The owner of the options, of which there is at most one, is the first source, so that a part can be
+    taken out of a stored host again.
+    """
+    hosts: list[Mapping[str, Any]] = sorted(map(orjson.loads, bodies), key=lambda host: "options" not in host)
+    routes = [route for body in bodies for route in orjson.loads(body).get("routes", ())]
+    routes = sort_routes(routes, document_key)
+    document: Document = {"name": name, "domains": hosts[0]["domains"]}
+    if routes:
+        document["routes"] = routes
+    if "options" in hosts[0]:
+        document["options"] = hosts[0]["options"]
+    document["metadata"] = {"sources": [source for host in hosts for source in host["metadata"]["sources"]]}
+    return orjson.dumps(document)
+
+
+def render_listener(listener: Listener) -> Document:
+    """A listener without its virtual hosts.
+
+    Its metadata also names, for each TLS configuration, the virtual services that brought it.
+    """
+    head = listener.head
+    document = dict(head.listener)
+    if head.http is not None:
+        document["httpListener"] = dict(head.http)
+    origin = metadata([Step(Source(GW, listener.gateway))])
+    if listener.ssl:
+        document["sslConfigurations"] = [orjson.loads(config) for config, _ in listener.ssl]
+        origin["sslConfigurations"] = [
+            metadata(Step(Source(VS, ref), "sslConfig") for ref in refs) for _, refs in listener.ssl
+        ]
+    document["metadata"] = origin
+    return document

@@ -1,0 +1,108 @@
+"""A virtual service to its part of a virtual host: the unit of the gateway's incremental work."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from protos import gateway
+from services.gateway.translator.delegation import TooManyRoutes, Walk
+from services.gateway.translator.model import (
+    RT,
+    RULES,
+    VS,
+    Part,
+    Read,
+    Routed,
+    Rules,
+    Step,
+    Traits,
+    TranslatedService,
+    Version,
+    report_of,
+)
+from services.gateway.translator.render import render_host, render_ssl
+from shared.errors import InvalidResource
+from shared.ref import Ref, Source
+from shared.report import Report
+from shared.store.view import ALL
+
+
+def translate_service(ref: Ref, read: Read) -> TranslatedService:
+    """Translate the version as written; where that will not do, also the last good one."""
+    version: Version[gateway.VirtualService] = read(VS, ref)
+    outcome = TranslatedService()
+    if version.current is not None:
+        outcome = _translate(ref, version.current, read)
+    settled = outcome.offered is not None and outcome.offered.complete and not version.contested
+    if settled or version.fallback is None:
+        return outcome
+    last = _translate(ref, version.fallback, read)
+    tables = {source: report for source, report in last.reports.items() if source.kind == RT}
+    return replace(
+        outcome,
+        held=last.offered,
+        tables=outcome.tables | last.tables,
+        reports={**tables, **outcome.reports},
+    )
+
+
+def _translate(ref: Ref, service: gateway.VirtualService, read: Read) -> TranslatedService:
+    source = Source(VS, ref)
+    host, reports = service.virtual_host, dict[Source, Report]()
+    report = report_of(reports, source)
+    if host is None:
+        report.error("virtualHost", "is missing")
+        return TranslatedService(reports=reports)
+    if host.options_config_refs is not None:
+        report.error("virtualHost.optionsConfigRefs", "not supported yet")
+    _check_domains(host.domains, report)
+    walk, routes = _walk(host, Step(source, "virtualHost"), read)
+    for told, findings in walk.reports.items():
+        report_of(reports, told).add(findings)
+    done = TranslatedService(tables=frozenset(walk.tables), reports=reports)
+    if report.errors:
+        return done
+    rules: Rules = read(RULES, ALL)
+    traits = Traits(
+        labels=dict(service.metadata.labels) if service.metadata else {},
+        domains=tuple(host.domains),
+        ssl=render_ssl(service.ssl_config, rules) if service.ssl_config is not None else None,
+        has_options=host.options is not None,
+    )
+    body = render_host(ref, host, routes)
+    return replace(done, offered=Part(traits=traits, body=body, complete=walk.complete))
+
+
+def _walk(host: gateway.VirtualHost, start: Step, read: Read) -> tuple[Walk, list[Routed]]:
+    """Walk the route tables; again with the last good version of those that were found wrong."""
+    held, wrong = frozenset[Ref](), dict[Source, Report]()
+    while True:
+        walk = Walk(read=read, held=held)
+        try:
+            routes = walk.expand(host.routes, start)
+        except TooManyRoutes as invalid:
+            report_of(walk.reports, start.source).error(invalid.path, invalid.problem)
+            routes = []
+        replaceable = {ref for ref in walk.blamed - held if _has_fallback(ref, read)}
+        if not replaceable:
+            for source, report in wrong.items():
+                report_of(walk.reports, source).errors[:0] = report.errors
+            return walk, routes
+        wrong |= {Source(RT, ref): walk.reports[Source(RT, ref)] for ref in replaceable}
+        held |= replaceable
+
+
+def _has_fallback(ref: Ref, read: Read) -> bool:
+    version: Version[gateway.RouteTable] | None = read(RT, ref)
+    return version is not None and version.fallback is not None
+
+
+def _check_domains(domains: list[str], report: Report) -> None:
+    seen: set[str] = set()
+    for i, domain in enumerate(domains):
+        with report.collect():
+            if not domain:
+                raise InvalidResource(f"virtualHost.domains[{i}]", "is empty")
+            if domain.lower() in seen:
+                raise InvalidResource(f"virtualHost.domains[{i}]", f"{domain} is listed twice")
+        seen.add(domain.lower())
