@@ -1,0 +1,293 @@
+"""One stream of one client: requests into its session, the session's messages out, at the client's pace.
+
+The handler writes, a task of its own reads. Nothing queues: the writer asks the session for the next
+message when the last one is written, so a slow client gets the newest state late, not every state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+from h2.exceptions import ProtocolError
+
+from services.gloo.resources import Resource, TypeUrl
+from services.gloo.xds import transport, wire
+from services.gloo.xds.cache import Cache
+from services.gloo.xds.nack import normalise
+from services.gloo.xds.options import Options
+from services.gloo.xds.sessions import LimitExceeded, Outgoing, Session
+from services.gloo.xds.subscription import DeltaRequest, Node, Receipt, SotwRequest, Subscription, Verdict
+
+log = logging.getLogger(__name__)
+
+DECODE_ASIDE = 64 * 1024  # larger requests are read in a thread
+NAMES_SHOWN = 100
+BIG_TURN = 1.0  # so long may a big push keep others waiting
+
+
+class Observer(Protocol):
+    """Who wants to know what clients make of what they are sent."""
+
+    def connected(self, client: str, role: str, node: str) -> None: ...
+
+    def disconnected(self, client: str) -> None: ...
+
+    def acked(
+        self, client: str, role: str, type_url: TypeUrl, version: str, names: frozenset[str]
+    ) -> None: ...
+
+    def nacked(
+        self,
+        client: str,
+        role: str,
+        type_url: TypeUrl,
+        version: str,
+        resources: tuple[Resource, ...],
+        message: str,
+    ) -> None:
+        """*resources* are what the refusal is about; none while that is still being found out."""
+
+
+Measure = Callable[[str, TypeUrl, float], None]
+"""Called as ``("sent", type, bytes)``, ``("acked", type, seconds)``, ``("refused", type, seconds)``."""
+
+Admit = Callable[[Node, Any], str | None]
+"""Why this node, with this TLS certificate (or None), may not have its role; None when it may."""
+
+
+class Client:
+    """The stream's life, from its first request to its end."""
+
+    def __init__(
+        self,
+        client_id: str,
+        stream: transport.GrpcStream,
+        session: Session,
+        *,
+        type_url: TypeUrl | None,
+        cache: Cache,
+        options: Options,
+        observer: Observer,
+        measure: Measure,
+        admit: Admit,
+        big_pushes: asyncio.Semaphore,
+    ) -> None:
+        self.id = client_id
+        self.node: Node | None = None
+        self.session = session
+        self._stream = stream
+        self._type_url = type_url
+        self._cache = cache
+        self._options = options
+        self._observer = observer
+        self._measure = measure
+        self._admit = admit
+        self._big_pushes = big_pushes
+        self._clock = asyncio.get_running_loop().time
+        self._since = datetime.now(UTC)
+        self._wake = asyncio.Event()
+        self._ended = False
+        self._failure: GRPCError | None = None
+        self._tokens = options.max_requests_per_second * 10
+        self._refilled = self._clock()
+        self._leave: Callable[[], None] = lambda: None
+
+    async def run(self) -> None:
+        """Serve until the client ends the stream; a failure is raised as a gRPC status."""
+        await self._stream.send_initial_metadata()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                reader = tasks.create_task(self._read())
+                try:
+                    await self._write()
+                finally:
+                    reader.cancel()
+        finally:
+            self._leave()
+            if self.node is not None:
+                self._observer.disconnected(self.id)
+        if self._failure is not None:
+            raise self._failure
+
+    def close(self, failure: GRPCError | None = None) -> None:
+        """End the stream as soon as what is being written is written."""
+        self._ended = True
+        self._failure = self._failure or failure
+        self._wake.set()
+
+    def abort(self) -> None:
+        transport.abort(self._stream)
+
+    # --- writing ------------------------------------------------------------------------------------------
+
+    async def _write(self) -> None:
+        while not self._ended:
+            self._wake.clear()
+            now = self._clock()
+            snapshot = self._cache.get(self.role)
+            message = self.session.next(snapshot, now) if snapshot is not None else None
+            if message is not None:
+                await self._send(message)
+                continue
+            at = self.session.wake_at(now)
+            try:
+                async with asyncio.timeout_at(at):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _send(self, message: Outgoing) -> None:
+        try:
+            async with asyncio.timeout(self._options.send_timeout):
+                if len(message.data) >= self._options.big_push_bytes:
+                    await self._send_big(message.data)
+                else:
+                    await transport.send(self._stream, message.data)
+        except TimeoutError:
+            log.warning("an xDS client reads nothing, its connection is cut off", extra=self._fields())
+            self.close(GRPCError(Status.UNAVAILABLE, "nothing was read for too long"))
+            self.abort()
+            return
+        except ProtocolError:  # the stream was closed meanwhile
+            self.close()
+            return
+        self._measure("sent", message.push.type_url, len(message.data))
+        await asyncio.sleep(0)  # other clients first
+
+    async def _send_big(self, data: bytes) -> None:
+        """Few big pushes at a time, but none waits long for a slow reader."""
+        await self._big_pushes.acquire()
+        turn = asyncio.get_running_loop().call_later(BIG_TURN, self._big_pushes.release)
+        try:
+            await transport.send(self._stream, data)
+        finally:
+            if turn.when() > self._clock():
+                turn.cancel()
+                self._big_pushes.release()
+
+    # --- reading ------------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        try:
+            while (
+                data := await transport.receive(self._stream, self._options.max_message_bytes)
+            ) is not None:
+                self._count()
+                self._take(await self._decode(data))
+                self._wake.set()
+        except (wire.TooMany, LimitExceeded) as error:
+            self.close(GRPCError(Status.RESOURCE_EXHAUSTED, str(error)))
+        except wire.Malformed as error:
+            self.close(GRPCError(Status.INVALID_ARGUMENT, f"not a discovery request: {error}"))
+        except GRPCError as error:
+            self.close(error)
+        else:
+            self.close()
+
+    def _count(self) -> None:
+        """Spend one request; the allowance fills up again with time."""
+        rate, now = self._options.max_requests_per_second, self._clock()
+        self._tokens = min(self._tokens + (now - self._refilled) * rate, rate * 10)
+        self._refilled = now
+        if self._tokens < 1:
+            raise GRPCError(Status.RESOURCE_EXHAUSTED, f"more than {rate:g} requests a second")
+        self._tokens -= 1
+
+    async def _decode(self, data: bytes) -> SotwRequest | DeltaRequest:
+        read = wire.read_delta if self.session.delta else wire.read_sotw
+        if len(data) < DECODE_ASIDE:
+            return read(data, self._options.max_names)
+        return await asyncio.to_thread(read, data, self._options.max_names)
+
+    def _take(self, request: SotwRequest | DeltaRequest) -> None:
+        if self.node is None and request.node is not None:
+            self._introduce(request.node)
+        type_url = TypeUrl(request.type_url) or self._type_url
+        if type_url is None or (self._type_url is not None and type_url != self._type_url):
+            raise GRPCError(Status.INVALID_ARGUMENT, f"type {request.type_url!r} is not served here")
+        now = self._clock()
+        self._report(self.session.receive(type_url, request, now), type_url, now)
+
+    def _introduce(self, node: Node) -> None:
+        if reason := self._admit(node, transport.peer_certificate(self._stream)):
+            raise GRPCError(Status.PERMISSION_DENIED, reason)
+        self.node = node
+        if node.role:
+            self._leave = self._cache.watch(node.role, self._wake.set)
+        self._observer.connected(self.id, node.role, node.id)
+        if self.problem:
+            log.warning("an xDS client is not served: %s", self.problem, extra=self._fields())
+
+    def _report(self, receipt: Receipt, type_url: TypeUrl, now: float) -> None:
+        flight = receipt.flight
+        if flight is None:
+            return
+        seconds = now - flight.at
+        if receipt.verdict is Verdict.ACKED:
+            self._measure("acked", type_url, seconds)
+            self._observer.acked(self.id, self.role, type_url, flight.target, flight.names)
+            return
+        message = normalise(receipt.message)
+        self._measure("refused", type_url, seconds)
+        self._observer.nacked(self.id, self.role, type_url, flight.target, receipt.guilty, message)
+
+    # --- showing ------------------------------------------------------------------------------------------
+
+    @property
+    def role(self) -> str:
+        return self.node.role if self.node else ""
+
+    @property
+    def problem(self) -> str:
+        """Why the client is sent nothing, in words for its operator; empty when it is served."""
+        if self.node is None:
+            return "it has not said who it is: the first request carries no node"
+        if not self.role:
+            return "node.metadata.role is missing: set it to <namespace>~<proxy name> in the bootstrap"
+        if self._cache.get(self.role) is None:
+            return f"there is no configuration for role {self.role!r}"
+        return ""
+
+    def _fields(self) -> dict[str, str]:
+        return {"client": self.id, "role": self.role, "address": transport.peer_address(self._stream)}
+
+    def describe(self) -> dict[str, Any]:
+        """The client as ``GET /debug/xds`` shows it."""
+        now = self._clock()
+        return {
+            "client": self.id,
+            "node": self.node.id if self.node else "",
+            "cluster": self.node.cluster if self.node else "",
+            "role": self.role,
+            "address": transport.peer_address(self._stream),
+            "connectedSince": self._since.isoformat(timespec="milliseconds"),
+            "mode": "delta" if self.session.delta else "state-of-the-world",
+            "problem": self.problem,
+            "types": {
+                type_url: self._describe_type(state, now)
+                for type_url, state in self.session.subscriptions.items()
+            },
+        }
+
+    def _describe_type(self, state: Subscription, now: float) -> dict[str, Any]:
+        nacked = state.nacked
+        return {
+            "subscribed": (["*"] if state.wildcard else []) + sorted(state.names)[:NAMES_SHOWN],
+            "subscribedCount": len(state.names),
+            "versionSent": state.sent,
+            "versionAcked": state.acked,
+            "pending": bool(state.flights) or bool(state.differs),
+            "refused": sorted(state.refused)[:NAMES_SHOWN],
+            "lastRefusal": None
+            if nacked is None
+            else {
+                "message": normalise(nacked[0]),
+                "secondsAgo": round(now - nacked[1], 3),
+            },
+        }

@@ -1,0 +1,181 @@
+"""The xDS server: which gRPC methods there are, its clients, its start and its stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl as tls
+from collections.abc import Awaitable, Callable, Mapping
+from itertools import count
+from typing import Any
+
+from grpclib.const import Cardinality, Handler, Status
+from grpclib.exceptions import GRPCError
+from grpclib.health.check import ServiceStatus
+from grpclib.health.service import Health
+from grpclib.reflection.service import ServerReflection
+
+from services.gloo.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Resource, TypeUrl
+from services.gloo.xds.cache import Cache
+from services.gloo.xds.client import Admit, Client, Measure, Observer
+from services.gloo.xds.options import DEFAULTS, Options
+from services.gloo.xds.sessions import Session
+from services.gloo.xds.subscription import Comparisons
+from services.gloo.xds.transport import GrpcStream, XdsGrpcServer
+from services.gloo.xds.wire import Frames
+
+log = logging.getLogger(__name__)
+
+_SERVICES: tuple[tuple[str, str, TypeUrl | None], ...] = (
+    ("discovery.v3.AggregatedDiscoveryService", "AggregatedResources", None),
+    ("cluster.v3.ClusterDiscoveryService", "Clusters", CLUSTER),
+    ("endpoint.v3.EndpointDiscoveryService", "Endpoints", ENDPOINTS),
+    ("listener.v3.ListenerDiscoveryService", "Listeners", LISTENER),
+    ("route.v3.RouteDiscoveryService", "Routes", ROUTES),
+    ("secret.v3.SecretDiscoveryService", "Secrets", SECRET),
+)
+
+
+class Silent:
+    """An observer whom nothing interests."""
+
+    def connected(self, client: str, role: str, node: str) -> None: ...
+
+    def disconnected(self, client: str) -> None: ...
+
+    def acked(
+        self, client: str, role: str, type_url: TypeUrl, version: str, names: frozenset[str]
+    ) -> None: ...
+
+    def nacked(
+        self,
+        client: str,
+        role: str,
+        type_url: TypeUrl,
+        version: str,
+        resources: tuple[Resource, ...],
+        message: str,
+    ) -> None: ...
+
+
+class XdsServer:
+    """Serves a cache's snapshots; *measure* and *admit* are described with their types."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        options: Options = DEFAULTS,
+        observer: Observer | None = None,
+        *,
+        measure: Measure = lambda event, type_url, amount: None,
+        admit: Admit = lambda node, certificate: None,
+    ) -> None:
+        self._cache = cache
+        self._options = options
+        self._observer = observer or Silent()
+        self._measure = measure
+        self._admit = admit
+        self._frames = Frames(options.shared_bytes)
+        self._compare = Comparisons()
+        self._clients: dict[str, Client] = {}
+        self._serial = count(1)
+        self._big_pushes = asyncio.Semaphore(options.max_big_pushes)
+        self._health = ServiceStatus()
+        self._stopping = False
+        self._idle = asyncio.Event()
+        self._server: XdsGrpcServer | None = None
+
+    @property
+    def port(self) -> int:
+        """The port in use; 0 before the start."""
+        return self._server.port if self._server else 0
+
+    async def start(self, host: str, port: int, ssl: tls.SSLContext | None = None) -> None:
+        services = [_Service(self._serve, *named) for named in _SERVICES]
+        health = Health({service: [self._health] for service in services})
+        handlers = ServerReflection.extend([*services, health])
+        self._server = XdsGrpcServer(handlers, streams_per_connection=self._options.max_streams)
+        self._health.set(True)
+        await self._server.start(host, port, ssl=ssl)
+
+    async def stop(self, grace: float) -> None:
+        """End every stream with UNAVAILABLE, so that clients go elsewhere; cut off the rest after *grace*."""
+        if self._server is None:
+            return
+        self._stopping = True
+        self._health.set(False)
+        for client in tuple(self._clients.values()):
+            client.close(_going_away())
+        try:
+            async with asyncio.timeout(grace):
+                while self._clients:
+                    self._idle.clear()
+                    await self._idle.wait()
+        except TimeoutError:
+            for client in tuple(self._clients.values()):
+                client.abort()
+        self._server.goodbye()
+        self._server.close()
+        await self._server.wait_closed()
+
+    def clients(self) -> list[dict[str, Any]]:
+        """Every stream, as plain values for ``GET /debug/xds``."""
+        return [client.describe() for client in self._clients.values()]
+
+    async def _serve(self, stream: GrpcStream, type_url: TypeUrl | None, delta: bool) -> None:
+        if self._stopping:
+            raise _going_away()
+        if len(self._clients) >= self._options.max_streams:
+            raise GRPCError(
+                Status.RESOURCE_EXHAUSTED, f"{self._options.max_streams} streams are open already"
+            )
+        client = Client(
+            str(next(self._serial)),
+            stream,
+            Session(delta=delta, options=self._options, frames=self._frames, compare=self._compare),
+            type_url=type_url,
+            cache=self._cache,
+            options=self._options,
+            observer=self._observer,
+            measure=self._measure,
+            admit=self._admit,
+            big_pushes=self._big_pushes,
+        )
+        self._clients[client.id] = client
+        try:
+            await client.run()
+        finally:
+            del self._clients[client.id]
+            self._idle.set()
+
+
+def _going_away() -> GRPCError:
+    return GRPCError(Status.UNAVAILABLE, "the control plane is going away")
+
+
+class _Service:
+    """One discovery service: its streaming method in both dialects."""
+
+    def __init__(
+        self,
+        serve: Callable[[GrpcStream, TypeUrl | None, bool], Awaitable[None]],
+        name: str,
+        method: str,
+        type_url: TypeUrl | None,
+    ) -> None:
+        self._serve = serve
+        self._path = f"/envoy.service.{name}/"
+        self._method = method
+        self._type_url = type_url
+
+    def __mapping__(self) -> Mapping[str, Handler]:
+        async def sotw(stream: GrpcStream) -> None:
+            await self._serve(stream, self._type_url, False)
+
+        async def delta(stream: GrpcStream) -> None:
+            await self._serve(stream, self._type_url, True)
+
+        return {
+            f"{self._path}Stream{self._method}": Handler(sotw, Cardinality.STREAM_STREAM, bytes, bytes),
+            f"{self._path}Delta{self._method}": Handler(delta, Cardinality.STREAM_STREAM, bytes, bytes),
+        }
