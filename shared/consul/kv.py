@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypedDict, cast
 import orjson
 
 from shared.consul.http import Consistency, parse
-from shared.errors import ConsulConflict, ConsulRefused
+from shared.errors import ConsulConflict, ConsulDenied, ConsulRefused
 
 if TYPE_CHECKING:
     from shared.consul.client import Consul
@@ -217,6 +217,8 @@ class KV:
         if answer.status == 409:
             errors = result["Errors"] or []
             problem = "; ".join(f"operation {error['OpIndex']}: {error['What']}" for error in errors)
+            if any("Permission denied" in error["What"] for error in errors):
+                raise ConsulDenied(operation, problem, status=403)
             raise ConsulConflict(operation, problem, failed=[error["OpIndex"] for error in errors])
         wanted = {op.key for op in ops if isinstance(op, Get)}
         rows = (entry["KV"] for entry in result["Results"] or [])

@@ -140,7 +140,10 @@ async def test_a_write_of_the_same_value_is_no_change(kv: KV) -> None:
         await kv.put(f"{PREFIX}b", b"2")
         await seen.shows({"a": b"1", "b": b"2"})
 
-    assert [[row.key for row in change.changed] for change in seen.changes] == [[f"{PREFIX}a"], [f"{PREFIX}b"]]
+    assert [[row.key for row in change.changed] for change in seen.changes] == [
+        [f"{PREFIX}a"],
+        [f"{PREFIX}b"],
+    ]
 
 
 async def test_a_prefix_without_its_slash_is_refused(kv: KV) -> None:
