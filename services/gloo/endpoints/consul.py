@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field
@@ -14,13 +13,9 @@ from services.gloo.endpoints.feed import Feed, FeedOptions
 from services.gloo.endpoints.resolve import Resolver
 from services.gloo.endpoints.table import EndpointTable
 from shared.consul.client import Consul
+from shared.consul.datacenters import follow_datacenters
 from shared.consul.http import Consistency
-from shared.errors import ConsulError
-from shared.runtime.backoff import Backoff
 
-log = logging.getLogger(__name__)
-
-LOOK_FOR_DATACENTERS = 60.0
 PATIENCE = 10.0
 """How long a datacenter other than the nearest may keep the rest from being ready."""
 
@@ -101,47 +96,25 @@ class ConsulEndpoints:
 
     async def run(self) -> None:
         """Follow all datacenters for ever. What is known survives when this is run again."""
-        self._feeds, backoff = {}, Backoff(ceiling=10.0)
-        missing: set[str] = set()
+        self._feeds = {}
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._resolver.run(), name="endpoints resolver")
-            running: dict[str, asyncio.Task[None]] = {}
-            while True:
-                try:
-                    names = await self._datacenters()
-                except ConsulError as error:
-                    log.warning("datacenters not listed, trying again", extra={"error": str(error)})
-                    await asyncio.sleep(backoff.next())
-                    continue
-                backoff.reset()
-                for name in names:
-                    if name not in running:
-                        feed = self._feeds[name] = Feed(
-                            self._consul, name, self.table, self._tell, self.options.feed
-                        )
-                        running[name] = tasks.create_task(feed.run(), name=f"endpoints {name}")
-                gone = running.keys() - set(names)
-                for name in gone & missing:
-                    running.pop(name).cancel()
-                    del self._feeds[name]
-                    self._tell(self.table.drop_datacenter(name))
-                missing = gone - missing
-                await self._rest()
+            tasks.create_task(
+                follow_datacenters(self._consul, self.options.datacenters, self._follow, self._forget),
+                name="endpoints datacenters",
+            )
+            while not self.synced:  # one that is out of reach is given up on after a while
+                await asyncio.sleep(0.5)
+                self._look_whether_synced()
 
-    async def _datacenters(self) -> list[str]:
-        """Those to follow, the nearest first."""
-        known, wanted = await self._consul.datacenters(), self.options.datacenters
-        if unknown := set(wanted) - set(known):
-            log.warning("Consul does not know these datacenters", extra={"datacenters": sorted(unknown)})
-        return [name for name in known if not wanted or name in wanted]
+    async def _follow(self, datacenter: str) -> None:
+        feed = Feed(self._consul, datacenter, self.table, self._tell, self.options.feed)
+        self._feeds[datacenter] = feed
+        await feed.run()
 
-    async def _rest(self) -> None:
-        """Until datacenters are to be listed again; meanwhile one that is out of reach is given up on."""
-        until = time.monotonic() + LOOK_FOR_DATACENTERS
-        while not self.synced and time.monotonic() < until:
-            await asyncio.sleep(0.5)
-            self._look_whether_synced()
-        await asyncio.sleep(max(0.0, until - time.monotonic()))
+    def _forget(self, datacenter: str) -> None:
+        del self._feeds[datacenter]
+        self._tell(self.table.drop_datacenter(datacenter))
 
     def _look_whether_synced(self) -> None:
         feeds = list(self._feeds.values())
