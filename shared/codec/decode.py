@@ -101,7 +101,7 @@ def _described(value: object) -> str:
             return f"the number {_shortened(str(value))}"
         case str():
             return f"text {_shortened(value)!r}"
-        case Mapping():
+        case dict():
             return "a mapping"
         case list():
             return "a list"
@@ -136,7 +136,9 @@ class _Reader:
         self._blank: tuple[dict[str, Any], tuple[tuple[str, Callable[[], Any]], ...]] | None = None
 
     def __call__(self, document: Any, path: Path, found: _Findings) -> Any:
-        if not isinstance(document, Mapping):
+        if not isinstance(document, dict):
+            if self.message_class and type(document) is self.message_class:
+                return document  # decoded before, and put in the place of its document
             return found.expected(path, "a mapping", document)
         if not self._fields:
             self._fields = dict(_fields(self.name, self.message_class))
@@ -170,7 +172,7 @@ class _Reader:
             if field.renamed:
                 found.warn(at, field.renamed)
             if field.inlined:
-                if isinstance(item, Mapping):
+                if isinstance(item, dict):
                     self._read(item, values, oneofs, at, found)
                 else:
                     found.expected(at, "a mapping", item)
@@ -192,12 +194,11 @@ class _Reader:
             shared = {name: default() for name, default in defaults.items()} | {"_unknown_fields": b""}
             self._blank = shared, tuple(item for item in defaults.items() if item[1] in (list, dict))
         shared, own = self._blank
-        message = self.message_class.__new__(self.message_class)
-        state = message.__dict__
-        state.update(shared)
         for name, default in own:
-            state[name] = default()
-        state.update(values)
+            if name not in values:
+                values[name] = default()
+        message = self.message_class.__new__(self.message_class)
+        message.__dict__ = shared | values
         return message
 
 
@@ -249,7 +250,7 @@ def _moved_bind_address(document: Mapping[str, Any], path: Path, found: _Finding
     found.warn((path, "bindAddr"), "is the old name of gloo.xdsBindAddr; please move it there")
     rest = {key: item for key, item in document.items() if key != "bindAddr"}
     gloo = rest.get("gloo") or {}
-    if not isinstance(gloo, Mapping) or gloo.get("xdsBindAddr", gloo.get("xds_bind_addr")) is not None:
+    if not isinstance(gloo, dict) or gloo.get("xdsBindAddr", gloo.get("xds_bind_addr")) is not None:
         return rest  # the new name wins
     return {**rest, "gloo": {**gloo, "xdsBindAddr": address}}
 
@@ -280,7 +281,7 @@ def _list_of(convert: Convert) -> Convert:
 
 def _map_of(convert: Convert) -> Convert:
     def read(value: Any, path: Path, found: _Findings) -> Any:
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict):
             return found.expected(path, "a mapping", value)
         return {_key(key): convert(item, (path, _key(key)), found) for key, item in value.items()}
 
@@ -420,7 +421,7 @@ _DURATION_LIMIT = 315_576_000_000  # seconds: google.protobuf.Duration's ten tho
 
 def _duration(_: Any) -> Convert:
     def read(value: Any, path: Path, found: _Findings) -> Any:
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             seconds = _part(value, "seconds", _INT64, path, found)
             nanos = _part(value, "nanos", _INT32, path, found) + seconds * _UNITS["s"]
             for key in value.keys() - {"seconds", "nanos"}:
@@ -445,7 +446,7 @@ def _part(value: Mapping[str, Any], key: str, convert: Convert, path: Path, foun
 
 def _struct(target: Any) -> Convert:
     def read(value: Any, path: Path, found: _Findings) -> Any:
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict):
             return found.expected(path, "a mapping", value)
         if target is None:
             return None
@@ -469,7 +470,7 @@ def _value(target: Any) -> Convert:
 
 def _any(target: Any) -> Convert:
     def read(value: Any, path: Path, found: _Findings) -> Any:
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict):
             return found.expected(path, "a mapping with @type", value)
         if not isinstance(value.get("@type"), str) or "/" not in value["@type"]:
             return found.error((path, "@type"), "expected a type URL such as type.googleapis.com/envoy.…")
@@ -484,7 +485,7 @@ def _any(target: Any) -> Convert:
 
 def _empty(target: Any) -> Convert:
     def read(value: Any, path: Path, found: _Findings) -> Any:
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict):
             return found.expected(path, "an empty mapping, {}", value)
         for key in value:
             found.stranger((path, key), "unknown field, this mapping stays empty")

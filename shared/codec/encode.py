@@ -11,6 +11,7 @@ The compiled code only fails; a slow walk over the same message then finds where
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
@@ -24,13 +25,14 @@ from shared.codec.schema import Field, MessageClass, fields_of
 from shared.errors import InvalidResource
 
 Encoder = Callable[[Any], bytes]
+_MISTAKES = (TypeError, ValueError, KeyError, AttributeError, IndexError, OverflowError, struct.error)
 
 
 def encode(message: b.Message) -> bytes:
     """The wire form of *message*: the same bytes for equal messages, in every process."""
     try:
         return encoder(type(message))(message)
-    except (TypeError, ValueError, KeyError, AttributeError, IndexError, OverflowError, struct.error):
+    except _MISTAKES:
         for problem in _problems(message, ""):
             raise problem from None
         raise
@@ -60,10 +62,6 @@ def varint(number: int) -> bytes:
 _VARINTS = tuple(varint(number) for number in range(1 << 14))
 
 
-def _length(number: int) -> bytes:
-    return _VARINTS[number] if number < 1 << 14 else varint(number)
-
-
 # Numbers
 
 _RANGES = {
@@ -87,6 +85,8 @@ _PACKERS = {
     b.TYPE_SFIXED32: struct.Struct("<i").pack,
     b.TYPE_SFIXED64: struct.Struct("<q").pack,
 }
+_SMALL = frozenset((b.TYPE_INT32, b.TYPE_INT64, b.TYPE_UINT32, b.TYPE_UINT64, b.TYPE_ENUM))
+_DELIMITED = 2
 _WIRE_TYPES = {
     b.TYPE_DOUBLE: 1,
     b.TYPE_FIXED64: 1,
@@ -94,10 +94,10 @@ _WIRE_TYPES = {
     b.TYPE_FLOAT: 5,
     b.TYPE_FIXED32: 5,
     b.TYPE_SFIXED32: 5,
-    b.TYPE_STRING: 2,
-    b.TYPE_BYTES: 2,
-    b.TYPE_MESSAGE: 2,
-    b.TYPE_MAP: 2,
+    b.TYPE_STRING: _DELIMITED,
+    b.TYPE_BYTES: _DELIMITED,
+    b.TYPE_MESSAGE: _DELIMITED,
+    b.TYPE_MAP: _DELIMITED,
 }
 
 
@@ -152,6 +152,8 @@ def _moment(seconds: int, nanos: int) -> bytes:
 def _duration(value: Any) -> bytes:
     micros = value // _MICROSECOND
     seconds, rest = divmod(abs(micros), 1_000_000)
+    if seconds > 315_576_000_000:
+        raise ValueError
     sign = -1 if micros < 0 else 1  # seconds and nanos carry the same sign
     return _moment(sign * seconds, sign * rest * 1000)
 
@@ -174,7 +176,7 @@ def _wrapped(wrapper: Any) -> Encoder:
         body = write(value)
         if body == zero:
             return b""
-        return tag + _length(len(body)) + body if delimited else tag + body
+        return tag + varint(len(body)) + body if delimited else tag + body
 
     return write_wrapped
 
@@ -192,35 +194,29 @@ def encoder(message_class: MessageClass) -> Encoder:
     return found
 
 
-def _of_class(message_class: MessageClass) -> Encoder:
-    """The encoder of an embedded message, compiled when the first one is met: types may be recursive."""
-
-    def write(message: Any) -> bytes:
-        if message.__class__ is not message_class:
-            raise TypeError
-        return (_encoders.get(message_class) or encoder(message_class))(message)
-
-    return write
-
-
 def _compile(message_class: MessageClass) -> Encoder:
     fields = fields_of(message_class)
-    names: dict[str, Any] = {"V": _VARINTS, "length": _length, "join": b"".join}
+    names: dict[str, Any] = {
+        "V": _VARINTS,
+        "varint": varint,
+        "join": b"".join,
+        "message_class": message_class,
+    }
+    groups = _groups(fields)
     lines = [
         "def write(message):",
         " d = message.__dict__",
-        f" if len(d) != {len(fields) + 1}: raise KeyError",
+        f" if message.__class__ is not message_class or len(d) != {len(fields) + 1}: raise TypeError",
+        " out = []",
+        " unknown = d['_unknown_fields']",
     ]
     if fields:
         names["get"] = itemgetter(*(field.name for field in fields), "_unknown_fields")
-        lines += [f" {', '.join(f'v{field.number}' for field in fields)}, unknown = get(d)", " out = []"]
-    else:
-        lines += [" out = []", " unknown = d['_unknown_fields']"]
-    groups = _groups(fields)
-    lines += [f" {group} = 0" for group in groups.values()]
+        lines += [f" {', '.join(f'v{field.number}' for field in fields)}, unknown = get(d)"]
+    lines += [f" {counter} = 0" for counter in groups.values()]
     for field in fields:
         lines += _field_code(field, names, groups.get(field.group or ""))
-    lines += [f" if {group} > 1: raise ValueError" for group in groups.values()]
+    lines += [f" if {counter} > 1: raise ValueError" for counter in groups.values()]
     lines += [" if unknown: out.append(unknown)", " return join(out)"]
     exec("\n".join(lines), names)
     write: Encoder = names["write"]
@@ -229,71 +225,75 @@ def _compile(message_class: MessageClass) -> Encoder:
 
 def _groups(fields: tuple[Field, ...]) -> dict[str, str]:
     """The oneofs with more than one member, each with the name of its counter in compiled code."""
-    members: dict[str, int] = {}
-    for field in fields:
-        if field.group:
-            members[field.group] = members.get(field.group, 0) + 1
-    return {group: f"g_{group}" for group, count in members.items() if count > 1}
+    members = Counter(field.group for field in fields if field.group)
+    return {group: f"set_of_{group}" for group, count in members.items() if count > 1}
 
 
 def _field_code(field: Field, names: dict[str, Any], counter: str | None) -> Iterator[str]:
     v = f"v{field.number}"
     if field.entry:
-        tag = _tag(field.number, 2, names)
-        key, value = field.entry
         yield f" if {v}:"
         yield f"  for k in sorted({v}):"
         yield "   outer, out = out, []"
-        yield f"   {_one(key, 'k', names, prefix=v)}"
-        yield f"   {_one(value, f'{v}[k]', names, prefix=v)}"
-        yield "   e = join(out); out = outer"
-        yield f"   out += {tag}, length(len(e)), e"
+        yield f"   {_one(field.entry[0], 'k', names, v)}"
+        yield f"   x = {v}[k]; {_one(field.entry[1], 'x', names, v)}"
+        yield f"   e = join(out); out = outer; {_delimited(field.number, names)}"
     elif field.repeated and field.type in b.PACKED_TYPES:
-        names[f"w{field.number}"] = _SCALARS[field.type]
+        names[f"w{v}"] = _SCALARS[field.type]
         yield f" if {v}:"
-        yield f"  e = join([w{field.number}(x) for x in {v}])"
-        yield f"  out += {_tag(field.number, 2, names)}, length(len(e)), e"
+        yield f"  if {v}.__class__ is not list: raise TypeError"
+        yield f"  e = join([w{v}(x) for x in {v}]); {_delimited(field.number, names)}"
     elif field.repeated:
         yield f" if {v}:"
+        yield f"  if {v}.__class__ is not list: raise TypeError"
         yield f"  for x in {v}: {_one(field, 'x', names)}"
     elif field.has_presence:
-        yield f" if {v} is not None:"
-        if counter:
-            yield f"  {counter} += 1"
-        yield f"  {_one(field, v, names)}"
-    elif field.type in (b.TYPE_FLOAT, b.TYPE_DOUBLE):
-        zero = bytes(8 if field.type == b.TYPE_DOUBLE else 4)
-        names[f"w{field.number}"] = _SCALARS[field.type]
-        yield f" e = w{field.number}({v})"
-        yield f" if e != {zero!r}: out += {_tag(field.number, _WIRE_TYPES[field.type], names)}, e"
+        yield f" if {v} is not None: {f'{counter} += 1; ' if counter else ''}{_one(field, v, names)}"
+    elif field.type in (b.TYPE_FLOAT, b.TYPE_DOUBLE):  # -0.0 is false, and not the default
+        yield f" if {v} or str({v}) == '-0.0': {_one(field, v, names)}"
     else:
         yield f" if {v}: {_one(field, v, names)}"
 
 
-def _one(field: Field, value: str, names: dict[str, Any], prefix: str = "") -> str:
-    """The statement that writes one value with its tag."""
-    tag = _tag(field.number, _WIRE_TYPES.get(field.type, 0), names, prefix)
-    write = f"w{prefix}_{field.number}"
-    if field.wrapper:
-        names[write] = _wrapped(field.wrapper)
-    elif field.type == b.TYPE_MESSAGE:
-        assert field.target
-        names[write] = _of_class(field.target)
-    else:
-        names[write] = _SCALARS[field.type]
-    if field.type == b.TYPE_BOOL:
-        return f"out += {tag}, {write}({value})"
+def _one(field: Field, value: str, names: dict[str, Any], owner: str = "") -> str:
+    """The statement that writes one value with its tag; *owner* is set in a map's entry."""
+    write = f"w{owner}_{field.number}"
+    names[write] = _value_encoder(field, names, write)
     if field.type == b.TYPE_STRING:
-        return f"e = {value}.encode(); out += {tag}, length(len(e)), e"
-    if _WIRE_TYPES.get(field.type) == 2:
-        return f"e = {write}({value}); out += {tag}, length(len(e)), e"
+        return f"e = {value}.encode(); {_delimited(field.number, names, owner)}"
+    if _WIRE_TYPES.get(field.type) == _DELIMITED:
+        return f"e = {write}({value}); {_delimited(field.number, names, owner)}"
+    tag = _tag(field.number, _WIRE_TYPES.get(field.type, 0), names, owner)
+    if field.type in _SMALL:
+        return f"out += {tag}, V[{value}] if 0 <= {value} < {len(_VARINTS)} else {write}({value})"
     return f"out += {tag}, {write}({value})"
 
 
-def _tag(number: int, wire_type: int, names: dict[str, Any], prefix: str = "") -> str:
-    name = f"t{prefix}_{number}"
+def _delimited(number: int, names: dict[str, Any], owner: str = "") -> str:
+    """The statement that writes ``e`` with its length."""
+    tag = _tag(number, _DELIMITED, names, owner)
+    return f"n = len(e); out += {tag}, V[n] if n < {len(_VARINTS)} else varint(n), e"
+
+
+def _tag(number: int, wire_type: int, names: dict[str, Any], owner: str = "") -> str:
+    name = f"t{owner}_{number}"
     names[name] = varint(number << 3 | wire_type)
     return name
+
+
+def _value_encoder(field: Field, names: dict[str, Any], name: str) -> Encoder:
+    """What encodes one value of *field*, which compiled code knows by *name*."""
+    if field.wrapper:
+        return _wrapped(field.wrapper)
+    if field.type != b.TYPE_MESSAGE:
+        return _SCALARS[field.type]
+
+    def compile_first(message: Any) -> bytes:
+        """Types may be recursive, so an embedded message's encoder is compiled when the first one is met."""
+        names[name] = encoder(field.target)
+        return encoder(field.target)(message)
+
+    return compile_first
 
 
 # Saying what is wrong
@@ -303,41 +303,40 @@ def _problems(message: Any, path: str) -> Iterator[InvalidResource]:
     message_class: MessageClass = type(message)
     fields = fields_of(message_class)
     at = f"{path}." if path else ""
-    for name in vars(message).keys() - {field.name for field in fields} - {"_unknown_fields"}:
-        yield InvalidResource(f"{at}{name}", f"{type(message).__name__} has no such field")
+    for name in sorted(vars(message).keys() - {field.name for field in fields} - {"_unknown_fields"}):
+        yield InvalidResource(f"{at}{name}", f"{message_class.__name__} has no such field")
     for group in _groups(fields):
-        members = [f.name for f in fields if f.group == group and getattr(message, f.name) is not None]
+        members = [
+            field.name for field in fields if field.group == group and vars(message)[field.name] is not None
+        ]
         if len(members) > 1:
             yield InvalidResource(path, f"{' and '.join(members)} exclude each other")
     for field in fields:
-        value, where = getattr(message, field.name), f"{at}{field.name}"
+        value, where = vars(message)[field.name], f"{at}{field.name}"
         if value is None:
             continue
-        if field.entry:
-            for key in value:
-                yield from _problem(field.entry[0], key, f"{where} key {key!r}")
-                yield from _problem(field.entry[1], value[key], f"{where}[{key!r}]")
-        elif field.repeated:
+        if field.entry and isinstance(value, dict):
+            for key, item in value.items():
+                yield from _value_problems(field.entry[0], key, f"{where} key {key!r}")
+                yield from _value_problems(field.entry[1], item, f"{where}[{key!r}]")
+        elif field.repeated and isinstance(value, list):
             for index, item in enumerate(value):
-                yield from _problem(field, item, f"{where}[{index}]")
+                yield from _value_problems(field, item, f"{where}[{index}]")
+        elif field.entry or field.repeated:
+            yield InvalidResource(where, f"expected a {'dict' if field.entry else 'list'}, got {value!r}")
         else:
-            yield from _problem(field, value, where)
+            yield from _value_problems(field, value, where)
 
 
-def _problem(field: Field, value: Any, where: str) -> Iterator[InvalidResource]:
-    if field.wrapper:
-        try:
-            _wrapped(field.wrapper)(value)
-        except (TypeError, ValueError, AttributeError, OverflowError, struct.error):
-            yield InvalidResource(where, f"{value!r} does not fit a {field.wrapper.__name__}")
-    elif field.type == b.TYPE_MESSAGE:
-        assert field.target
-        if type(value) is not field.target:
-            yield InvalidResource(where, f"expected {field.target.__name__}, got {type(value).__name__}")
-        else:
+def _value_problems(field: Field, value: Any, where: str) -> Iterator[InvalidResource]:
+    if field.type == b.TYPE_MESSAGE and not field.wrapper:
+        if type(value) is field.target:
             yield from _problems(value, where)
-    else:
-        try:
-            _SCALARS[field.type](value)
-        except (TypeError, ValueError, AttributeError, OverflowError, struct.error):
-            yield InvalidResource(where, f"{value!r} does not fit {field.type}")
+        else:
+            yield InvalidResource(where, f"expected {field.target.__name__}, got {type(value).__name__}")
+        return
+    try:
+        (_wrapped(field.wrapper) if field.wrapper else _SCALARS[field.type])(value)
+    except _MISTAKES:
+        wanted = field.wrapper.__name__ if field.wrapper else field.type
+        yield InvalidResource(where, f"{value!r} does not fit {wanted}")

@@ -64,21 +64,21 @@ def render_json(document: Mapping[str, Any], *, compact: bool = False) -> bytes:
     return orjson.dumps(document, option=orjson.OPT_SORT_KEYS | (0 if compact else orjson.OPT_INDENT_2))
 
 
-def set_status(raw: bytes, status: Mapping[str, Any] | None) -> bytes:
-    """*raw* with its status block replaced (None: taken out) and every other byte as it was.
+def set_status(raw: bytes, status: Mapping[str, Any] | None, *, field: str = "status") -> bytes:
+    """*raw* with its status block, the one at *field*, replaced (None: taken out), else byte for byte as it was.
 
     Where that cannot be done for certain the document is rendered anew.
     """
     before = parse(raw)
-    wanted = {key: item for key, item in before.items() if key != "status"}
+    wanted = {key: item for key, item in before.items() if key != field}
     if status is not None:
-        wanted["status"] = dict(status)
+        wanted[field] = dict(status)
     if before == wanted:
         return raw
     mark, body = (raw[:3], raw[3:]) if raw.startswith(_BOM) else (b"", raw)
     if (json_style := _json_style(before, body)) is not None:
         return mark + _dump_json({**before, **wanted} if status is not None else wanted, json_style)
-    for candidate in _candidates(body.decode(), None if status is None else dict(status)):
+    for candidate in _candidates(body.decode(), field, None if status is None else dict(status)):
         encoded = mark + candidate.encode()
         try:
             if parse(encoded) == wanted:
@@ -349,17 +349,17 @@ class _Entry:
     end: int
 
 
-def _candidates(text: str, status: dict[str, Any] | None) -> Iterator[str]:
+def _candidates(text: str, field: str, status: dict[str, Any] | None) -> Iterator[str]:
     """The text with the new status, the best way first; whether one is right is for the caller to see."""
     try:
         flow, entries = _top_entries(text)
     except yaml.YAMLError:
         return
-    at = next((index for index, entry in enumerate(entries) if entry.key == "status"), None)
+    at = next((index for index, entry in enumerate(entries) if entry.key == field), None)
     if flow:
-        yield _in_flow(text, entries, at, status)
+        yield _in_flow(text, entries, at, field, status)
     else:
-        yield from _in_block(text, entries, at, status)
+        yield from _in_block(text, entries, at, field, status)
 
 
 def _top_entries(text: str) -> tuple[bool, list[_Entry]]:
@@ -400,16 +400,18 @@ def _top_entries(text: str) -> tuple[bool, list[_Entry]]:
     return flow, entries
 
 
-def _in_flow(text: str, entries: list[_Entry], at: int | None, status: dict[str, Any] | None) -> str:
+def _in_flow(
+    text: str, entries: list[_Entry], at: int | None, field: str, status: dict[str, Any] | None
+) -> str:
     rendered = "" if status is None else json.dumps(status, ensure_ascii=False, separators=(", ", ": "))
     if at is None:
         if not entries:
             brace = text.index("{") + 1
-            return f'{text[:brace]}"status": {rendered}{text[brace:]}'
+            return f'{text[:brace]}"{field}": {rendered}{text[brace:]}'
         last = entries[-1]
         lead = text[text.rfind("\n", 0, last.start) + 1 : last.start]
         gap = f"\n{lead}" if not lead.strip() else " "
-        return f'{text[: last.end]},{gap}"status": {rendered}{text[last.end :]}'
+        return f'{text[: last.end]},{gap}"{field}": {rendered}{text[last.end :]}'
     entry = entries[at]
     if status is not None:
         return f"{text[: entry.value]}{rendered}{text[entry.end :]}"
@@ -420,13 +422,13 @@ def _in_flow(text: str, entries: list[_Entry], at: int | None, status: dict[str,
 
 
 def _in_block(
-    text: str, entries: list[_Entry], at: int | None, status: dict[str, Any] | None
+    text: str, entries: list[_Entry], at: int | None, field: str, status: dict[str, Any] | None
 ) -> Iterator[str]:
     newline = "\r\n" if "\r\n" in text else "\n"
     indent = " " * (entries[0].start - _line_start(text, entries[0].start)) if entries else ""
     block = ""
     if status is not None:
-        lines = render({"status": status}).splitlines()
+        lines = render({field: status}).splitlines()
         block = newline.join(indent + line if line else line for line in lines)
     if at is not None:
         start, end = _line_start(text, entries[at].start), _line_end(text, entries[at].end)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -23,19 +23,29 @@ def struct_of(document: Mapping[str, Any]) -> Struct:
 
 def value_of(item: object) -> Value:
     match item:
-        case None:
-            return Value(null_value=NullValue.NULL_VALUE)
-        case bool():
-            return Value(bool_value=item)
-        case int() | float():
-            return Value(number_value=float(item))
         case str():
-            return Value(string_value=item)
-        case Mapping():
-            return Value(struct_value=struct_of(item))
-        case Sequence():
-            return Value(list_value=ListValue(values=[value_of(member) for member in item]))
+            return _value("string_value", item)
+        case bool():
+            return _value("bool_value", item)
+        case int() | float():
+            return _value("number_value", float(item))
+        case dict():
+            return _value("struct_value", struct_of(item))
+        case list():
+            return _value("list_value", ListValue(values=[value_of(member) for member in item]))
+        case None:
+            return _value("null_value", NullValue.NULL_VALUE)
     raise TypeError(f"{type(item).__name__} has no place in a Struct")
+
+
+_ABSENT = vars(Value())
+
+
+def _value(kind: str, item: Any) -> Value:
+    """A Value made without its slow ``__init__``: every route of a Proxy carries several."""
+    value = Value.__new__(Value)
+    value.__dict__ = _ABSENT | {kind: item}
+    return value
 
 
 def dict_of(struct: Struct) -> dict[str, Any]:
