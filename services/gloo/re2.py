@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 MAX_REPEAT = 1000
 PREAMBLE = 5  # the unanchored prefix, the match and the failing instruction of every program
@@ -43,14 +44,24 @@ class BadPattern(ValueError):
     """RE2 would refuse the pattern; the text says what and where."""
 
 
+class Program(NamedTuple):
+    """What RE2 makes of a pattern: about how many instructions, rather more than less, and its groups."""
+
+    size: int
+    groups: int
+
+
 @lru_cache(maxsize=4096)
-def program_size(pattern: str) -> int:
-    """About how large RE2's program for *pattern* gets, rather more than less; raises ``BadPattern``."""
+def compile_pattern(pattern: str) -> Program:
+    """Check *pattern* as RE2 would; raises ``BadPattern``."""
     parser = _Parser(pattern)
-    size, _ = parser.alternation()
+    try:
+        size, _ = parser.alternation()
+    except RecursionError:
+        raise BadPattern("groups nested too deeply") from None
     if parser.at < len(pattern):
         raise parser.bad("a ) without its (")
-    return size + PREAMBLE
+    return Program(size + PREAMBLE, parser.groups)
 
 
 @dataclass(slots=True)
@@ -60,6 +71,7 @@ class _Parser:
     text: str
     at: int = 0
     names: set[str] = field(default_factory=set)
+    groups: int = 0
 
     def bad(self, problem: str, at: int | None = None) -> BadPattern:
         return BadPattern(f"{problem}, at position {self.at if at is None else at}")
@@ -144,6 +156,7 @@ class _Parser:
                 captures = 0
             else:
                 raise self.bad("a group that RE2 does not have", start)
+        self.groups += captures // 2
         size, depth = self.alternation()
         if self.next != ")":
             raise self.bad("a ( without its )", start)

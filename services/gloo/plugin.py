@@ -1,0 +1,133 @@
+"""What a feature is: an option it reads, and what it adds to Envoy's messages.
+
+A hook gives back what it adds and never sees the message it is added to, so the order of features cannot
+matter and a test is one comparison. HTTP filters are declared with their stage: each listener carries all
+of them from the start, in this one order and disabled, and a route's own configuration switches one on.
+So no edit of a route ever changes a listener.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Protocol
+
+import betterproto2
+
+from protos import gloo
+from shared.ref import Ref
+from shared.report import Report, join
+
+ALL = ("*",)
+
+
+class Reader(Protocol):
+    """How translation looks at other objects; every call is recorded, a miss too."""
+
+    def __call__(self, kind: str, ref: Ref, /) -> Any: ...
+
+
+class Stage(IntEnum):
+    """Gloo's order of HTTP filters."""
+
+    FAULT = 0
+    CORS = 1
+    WAF = 2
+    AUTHN = 3
+    AUTHZ = 4
+    RATE_LIMIT = 5
+    ACCEPTED = 6
+    OUT_AUTH = 7
+    ROUTE = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpFilter:
+    """An HTTP filter of every listener; *weight* puts it before (-1) or after (1) its stage's others."""
+
+    name: str
+    stage: Stage
+    weight: int = 0
+    config: betterproto2.Message
+
+    @property
+    def place(self) -> tuple[Stage, int, str]:
+        return self.stage, self.weight, self.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """The settings translation depends on, as values, so that other settings recompute nothing."""
+
+    regex_max_program_size: int = 1024
+    replace_invalid_routes: bool = False
+    invalid_route_code: int = 404
+    invalid_route_body: str = ""
+    circuit_breakers: gloo.CircuitBreakerConfig | None = None
+
+    @classmethod
+    def of(cls, settings: gloo.Settings | None) -> Policy:
+        options = settings.gloo if settings else None
+        if options is None:
+            return cls()
+        invalid = options.invalid_config_policy or gloo.GlooOptionsInvalidConfigPolicy()
+        size = options.regex_max_program_size
+        return cls(
+            regex_max_program_size=1024 if size is None else size,
+            replace_invalid_routes=invalid.replace_invalid_routes,
+            invalid_route_code=invalid.invalid_route_response_code or 404,
+            invalid_route_body=invalid.invalid_route_response_body,
+            circuit_breakers=options.circuit_breakers,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Where an option stands; problems go to its report, under its path."""
+
+    path: str
+    report: Report
+    policy: Policy
+    matchers: Sequence[gloo.Matcher] = ()
+
+    def error(self, where: str, text: str) -> None:
+        self.report.error(join(self.path, where), text)
+
+    def warn(self, where: str, text: str) -> None:
+        self.report.warn(join(self.path, where), text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patch:
+    """What a feature adds: fields of Envoy's message, and of the messages that hang on it.
+
+    *action* are fields of a route's RouteAction, *protocol* those of a cluster's HttpProtocolOptions, and
+    *filters* the settings of HTTP filters by name, which also switch the filter on.
+    """
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    action: Mapping[str, Any] = field(default_factory=dict)
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    filters: Mapping[str, betterproto2.Message] = field(default_factory=dict)
+
+
+Hook = Callable[[Any, Scope], Patch]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feature:
+    """One option by its JSON *name*: a hook for each place it can stand, the filter it works through.
+
+    *reads* names the messages below the option and the fields of each that the hooks take into account
+    (``ALL`` for all of them); whatever else is set there is refused by name. A hook gets the option's
+    value as set, so never None.
+    """
+
+    name: str
+    reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    on_route: Hook | None = None
+    on_virtual_host: Hook | None = None
+    on_destination: Hook | None = None
+    on_upstream: Hook | None = None
+    filter: HttpFilter | None = None

@@ -1,0 +1,1 @@
+"""Proxy, Upstreams and groups to Envoy's resources and reports: pure functions, one unit of work each."""

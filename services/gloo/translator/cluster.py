@@ -1,0 +1,180 @@
+"""Clusters: one for each Upstream, and one for each choice of instances by a `consul` destination."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from protos import gloo
+from protos.envoy import cluster, core, endpoint, http_protocol, tls
+from services.gloo import checks
+from services.gloo.features.circuit_breakers import break_circuits
+from services.gloo.plugin import Policy, Scope
+from services.gloo.resources import Resource, resource
+from services.gloo.translator.consul import (
+    SUBSET_KEY,
+    ConsulSelection,
+    destination_cluster_name,
+    subset_keys,
+)
+from services.gloo.translator.names import cluster_name
+from services.gloo.translator.patches import Joined, join_patches
+from services.gloo.translator.supported import refuse_unread
+from shared.codec.encode import encode, pack
+from shared.codec.wellknown import struct_of
+from shared.ref import Ref, Source
+from shared.report import Report
+
+CONNECT_TIMEOUT = timedelta(seconds=5)
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+TLS_SOCKET = "envoy.transport_sockets.tls"
+SOCKET_MATCH = "envoy.transport_socket_match"
+HTTPS_PORT = 443
+MAX_WEIGHT = 2**32 - 1
+
+ADS = core.ConfigSource(ads=core.AggregatedConfigSource(), resource_api_version=core.ApiVersion.V3)
+
+
+def translate_upstream(upstream: gloo.Upstream, policy: Policy) -> tuple[Resource | None, Report]:
+    """The cluster of an upstream, None when something is wrong with it."""
+    report = Report()
+    refuse_unread(upstream, report)
+    metadata = upstream.metadata or gloo.Metadata()
+    ref = Ref(metadata.namespace, metadata.name)
+    joined = join_patches("on_upstream", upstream, "", policy, report)
+    if upstream.static is not None:
+        own = static_fields(upstream.static, cluster_name(ref), report)
+    elif upstream.consul is not None:
+        own = consul_fields(upstream, report)
+    else:
+        own = {}
+        if not report.errors:
+            report.error("", "no upstream type; one of static, consul")
+    if not metadata.name:
+        report.error("metadata.name", "required")
+    if upstream.circuit_breakers is None:
+        default_circuit_breakers(joined, policy, report)
+    if report.errors:
+        return None, report
+    with report.collect():
+        return build_cluster(cluster_name(ref), own, joined, Source("Upstream", ref)), report
+    return None, report
+
+
+def translate_selection(selection: ConsulSelection, policy: Policy) -> Resource:
+    """The cluster of a `consul` destination."""
+    joined = Joined()
+    default_circuit_breakers(joined, policy, Report())
+    own = {"type": cluster.ClusterDiscoveryType.EDS, "eds_cluster_config": eds()}
+    return build_cluster(destination_cluster_name(selection), own, joined)
+
+
+def build_cluster(name: str, own: Mapping[str, Any], joined: Joined, *sources: Source) -> Resource:
+    out = cluster.Cluster(name=name, connect_timeout=CONNECT_TIMEOUT, **own)
+    joined.write(out)
+    if joined.protocol:
+        options = http_protocol.HttpProtocolOptions(**joined.protocol)
+        out.typed_extension_protocol_options = {HTTP_OPTIONS: pack(options)}
+    return resource(name, encode(out), sources)
+
+
+def default_circuit_breakers(joined: Joined, policy: Policy, report: Report) -> None:
+    if policy.circuit_breakers is not None:
+        scope = Scope(path="settings.gloo.circuitBreakers", report=report, policy=policy)
+        joined.add(break_circuits(policy.circuit_breakers, scope))
+
+
+def eds() -> cluster.ClusterEdsClusterConfig:
+    return cluster.ClusterEdsClusterConfig(eds_config=ADS)
+
+
+def consul_fields(upstream: gloo.Upstream, report: Report) -> dict[str, Any]:
+    """A cluster whose endpoints follow Consul's health."""
+    if upstream.consul is None or not upstream.consul.service_name:
+        report.error("consul.serviceName", "required")
+    fields: dict[str, Any] = {"type": cluster.ClusterDiscoveryType.EDS, "eds_cluster_config": eds()}
+    if subset_keys(upstream):
+        fields["lb_subset_config"] = cluster.ClusterLbSubsetConfig(
+            fallback_policy=cluster.ClusterLbSubsetConfigLbSubsetFallbackPolicy.ANY_ENDPOINT,
+            subset_selectors=[cluster.ClusterLbSubsetConfigLbSubsetSelector(keys=[SUBSET_KEY])],
+            list_as_any=True,
+        )
+    return fields
+
+
+def static_fields(spec: gloo.StaticUpstreamSpec, name: str, report: Report) -> dict[str, Any]:
+    """A cluster whose hosts stand in the upstream; names are resolved by Envoy."""
+    if not spec.hosts:
+        report.error("static.hosts", "needs at least one host")
+    for i, host in enumerate(spec.hosts):
+        check_host(host, f"static.hosts[{i}]", report)
+    all_ips = all(checks.is_ip(host.addr) for host in spec.hosts)
+    fields: dict[str, Any] = {"type": cluster.ClusterDiscoveryType.STATIC}
+    if not all_ips:
+        fields["type"] = cluster.ClusterDiscoveryType.STRICT_DNS
+        fields["dns_lookup_family"] = cluster.ClusterDnsLookupFamily.V4_ONLY
+    secure = spec.use_tls
+    if secure is None:
+        secure = any(host.port == HTTPS_PORT for host in spec.hosts)
+    per_host = secure and spec.auto_sni_rewrite is not False
+    if secure:
+        fields |= tls_fields(spec, per_host)
+    else:
+        for i, host in enumerate(spec.hosts):
+            if host.sni_addr:
+                report.warn(f"static.hosts[{i}].sniAddr", "has no effect without TLS (static.useTls)")
+        if spec.auto_sni_rewrite is not None:
+            report.warn("static.autoSniRewrite", "has no effect without TLS (static.useTls)")
+    fields["load_assignment"] = endpoint.ClusterLoadAssignment(
+        cluster_name=name,
+        endpoints=[
+            endpoint.LocalityLbEndpoints(
+                lb_endpoints=[static_endpoint(host, per_host) for host in spec.hosts]
+            )
+        ],
+    )
+    return fields
+
+
+def check_host(host: gloo.StaticHost, path: str, report: Report) -> None:
+    if not host.addr:
+        report.error(f"{path}.addr", "required")
+    elif problem := checks.host_name(host.addr):
+        report.error(f"{path}.addr", problem)
+    if problem := checks.port(host.port):
+        report.error(f"{path}.port", problem)
+    if host.sni_addr and (problem := checks.host_name(host.sni_addr)):
+        report.error(f"{path}.sniAddr", problem)
+    if host.load_balancing_weight == 0:
+        report.error(f"{path}.loadBalancingWeight", "must be more than 0")
+
+
+def static_endpoint(host: gloo.StaticHost, per_host: bool) -> endpoint.LbEndpoint:
+    address = core.Address(socket_address=core.SocketAddress(address=host.addr, port_value=host.port))
+    matched = struct_of({"sni": host.sni_addr}) if host.sni_addr and per_host else None
+    return endpoint.LbEndpoint(
+        endpoint=endpoint.Endpoint(address=address, hostname="" if checks.is_ip(host.addr) else host.addr),
+        metadata=core.Metadata(filter_metadata={SOCKET_MATCH: matched}) if matched else None,
+        load_balancing_weight=host.load_balancing_weight,
+    )
+
+
+def tls_fields(spec: gloo.StaticUpstreamSpec, per_host: bool) -> dict[str, Any]:
+    """TLS to the hosts. The server name is each host's own, else the first host's."""
+    first = next(iter(spec.hosts), gloo.StaticHost())
+    default = first.sni_addr or ("" if checks.is_ip(first.addr) else first.addr)
+    fields: dict[str, Any] = {"transport_socket": tls_socket(default, auto=per_host)}
+    if names := sorted({host.sni_addr for host in spec.hosts if host.sni_addr and per_host}):
+        fields["transport_socket_matches"] = [
+            cluster.ClusterTransportSocketMatch(
+                name=name, match=struct_of({"sni": name}), transport_socket=tls_socket(name)
+            )
+            for name in names
+        ]
+    return fields
+
+
+def tls_socket(sni: str, *, auto: bool = False) -> core.TransportSocket:
+    context = tls.UpstreamTlsContext(sni=sni, auto_host_sni=auto, common_tls_context=tls.CommonTlsContext())
+    return core.TransportSocket(name=TLS_SOCKET, typed_config=pack(context))

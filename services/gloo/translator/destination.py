@@ -1,0 +1,168 @@
+"""Destinations: the clusters a route sends its requests to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from protos import gloo
+from protos.envoy import core, route
+from services.gloo.plugin import Policy, Reader
+from services.gloo.translator.consul import (
+    LOAD_BALANCER,
+    SUBSET_KEY,
+    ConsulSelection,
+    destination_cluster_name,
+    destination_selection,
+    subset_keys,
+    subset_value,
+)
+from services.gloo.translator.names import FALLBACK_CLUSTER, cluster_name, ref_of
+from services.gloo.translator.patches import join_patches
+from services.gloo.translator.supported import refuse_unread
+from shared.codec.wellknown import struct_of
+from shared.ref import Ref
+from shared.report import Report, join
+
+MAX_WEIGHT = 2**32 - 1
+
+
+@dataclass(slots=True, kw_only=True)
+class Found:
+    """What the destinations of a virtual host refer to, gathered along the way."""
+
+    clusters: set[str] = field(default_factory=set)
+    filters: set[str] = field(default_factory=set)
+    selections: set[ConsulSelection] = field(default_factory=set)
+
+
+def translate_action(
+    action: gloo.RouteAction, path: str, read: Reader, policy: Policy, report: Report, found: Found
+) -> dict[str, Any]:
+    """The fields of Envoy's RouteAction that say where requests go."""
+    if action.single is not None:
+        cluster, subset = translate_destination(action.single, f"{path}.single", read, policy, report, found)
+        return {"cluster": cluster, "metadata_match": subset}
+    if action.multi is not None:
+        members = action.multi.destinations
+        at = f"{path}.multi.destinations"
+        return {"weighted_clusters": weighted(members, at, read, policy, report, found)}
+    if action.upstream_group is not None:
+        ref = ref_of(action.upstream_group)
+        return expand_group(ref, f"{path}.upstreamGroup", read, policy, report, found)
+    if action.cluster_header is None and action.dynamic_forward_proxy is None:
+        report.error(path, "no destination; one of single, multi, upstreamGroup")
+    return {}
+
+
+def expand_group(
+    ref: Ref, path: str, read: Reader, policy: Policy, report: Report, found: Found
+) -> dict[str, Any]:
+    """A group's members as if they stood in the route; the group's own mistakes are reported on the group."""
+    group = read("UpstreamGroup", ref)
+    if group is None:
+        report.warn(path, f"*v1.UpstreamGroup {{ {ref} }} not found")
+        return {"cluster": missing_cluster(cluster_name(ref), policy, found)}
+    inner = Report()
+    refuse_unread(group, inner)
+    clusters = weighted(group.destinations, "destinations", read, policy, inner, found)
+    for problem in (*inner.errors, *inner.warnings):
+        report.warn(path, f"UpstreamGroup {ref}: {problem}")
+    if inner.errors:
+        return {"cluster": missing_cluster(cluster_name(ref), policy, found)}
+    return {"weighted_clusters": clusters}
+
+
+def weighted(
+    members: Sequence[gloo.WeightedDestination],
+    path: str,
+    read: Reader,
+    policy: Policy,
+    report: Report,
+    found: Found,
+) -> route.WeightedCluster:
+    total = sum(member.weight or 0 for member in members)
+    if not members:
+        report.error(path, "needs at least one destination")
+    elif total == 0:
+        report.error(path, "all weights are 0, so no destination would get a request")
+    elif total > MAX_WEIGHT:
+        report.error(path, f"the weights sum up to more than {MAX_WEIGHT}")
+    clusters = []
+    for i, member in enumerate(members):
+        at = f"{path}[{i}]"
+        if member.destination is None:
+            report.error(f"{at}.destination", "required")
+            continue
+        cluster, subset = translate_destination(
+            member.destination, f"{at}.destination", read, policy, report, found
+        )
+        out = route.WeightedClusterClusterWeight(
+            name=cluster, weight=member.weight or 0, metadata_match=subset
+        )
+        patch = join_patches("on_destination", member.options, f"{at}.options", policy, report)
+        patch.write(out)
+        found.filters.update(patch.filters)
+        clusters.append(out)
+    return route.WeightedCluster(clusters=clusters)
+
+
+def translate_destination(
+    destination: gloo.Destination, path: str, read: Reader, policy: Policy, report: Report, found: Found
+) -> tuple[str, core.Metadata | None]:
+    """The cluster's name, and the subset of it that is wanted."""
+    if destination.upstream is not None:
+        ref = ref_of(destination.upstream)
+        upstream = read("Upstream", ref)
+        subset = translate_subset(destination.subset, upstream, f"{path}.subset", report)
+        if upstream is not None:
+            name = cluster_name(ref)
+            found.clusters.add(name)
+            return name, subset
+        report.warn(f"{path}.upstream", f"*v1.Upstream {{ {ref} }} not found")
+        return missing_cluster(cluster_name(ref), policy, found), subset
+    if destination.consul is not None:
+        if not destination.consul.service_name:
+            report.error(f"{path}.consul.serviceName", "required")
+        if destination.subset is not None:
+            report.error(f"{path}.subset", "goes with an upstream; a consul destination has tags")
+        selection = destination_selection(destination.consul)
+        name = destination_cluster_name(selection)
+        found.selections.add(selection)
+        found.clusters.add(name)
+        return name, None
+    if destination.kube is None:
+        report.error(path, "no destination; one of upstream, consul")
+    return "", None
+
+
+def missing_cluster(name: str, policy: Policy, found: Found) -> str:
+    """What takes the place of a cluster that does not exist: Envoy answers 503, or the fallback answers."""
+    chosen = FALLBACK_CLUSTER if policy.replace_invalid_routes else name
+    found.clusters.add(chosen)
+    return chosen
+
+
+def translate_subset(
+    subset: gloo.Subset | None, upstream: gloo.Upstream | None, path: str, report: Report
+) -> core.Metadata | None:
+    if subset is None or not subset.values:
+        return None
+    if upstream is not None and frozenset(subset.values) not in set(subset_keys(upstream).choices()):
+        known = " or ".join(", ".join(sorted(keys)) for keys in subset_keys(upstream).choices())
+        report.warn(path, f"the upstream has no such subset; its keys are {known or 'none'}")
+    wanted = struct_of({SUBSET_KEY: subset_value(subset.values)})
+    return core.Metadata(filter_metadata={LOAD_BALANCER: wanted})
+
+
+def translate_group(group: gloo.UpstreamGroup, read: Reader, policy: Policy) -> Report:
+    """What is wrong with a group by itself; a missing member is an error of the group."""
+    report = Report()
+    refuse_unread(group, report)
+    weighted(group.destinations, "destinations", read, policy, report, Found())
+    missing = [problem for problem in report.warnings if problem.text.endswith("not found")]
+    for problem in missing:
+        report.warnings.remove(problem)
+        report.error(join(problem.path, ""), problem.text)
+    return report

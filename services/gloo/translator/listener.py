@@ -1,0 +1,125 @@
+"""Listeners: an address and a connection manager that fetches its routes by RDS.
+
+A listener does not depend on its virtual hosts: every HTTP filter there is stands in it from the start,
+disabled, in one fixed order, the router last.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from protos import gloo
+from protos.envoy import core, hcm, listener, proxy_protocol, router
+from services.gloo import checks
+from services.gloo.features import FEATURES
+from services.gloo.resources import Resource, resource
+from services.gloo.translator.cluster import ADS
+from services.gloo.translator.names import HTTP_STAT_PREFIX, route_configuration_name
+from services.gloo.translator.sources import Origin, Reports, attribute, origins_of
+from services.gloo.translator.supported import refuse_unread
+from shared.codec.encode import encode, pack
+from shared.ref import Source
+from shared.report import Report
+
+CONNECTION_MANAGER = "envoy.filters.network.http_connection_manager"
+ROUTER = "envoy.filters.http.router"
+PROXY_PROTOCOL = "envoy.filters.listener.proxy_protocol"
+MAX_STAT_PREFIX = 255
+
+
+def translate_listener(
+    given: gloo.Listener, path: str, owner: Source, conflict: str = ""
+) -> tuple[Resource | None, Reports]:
+    """The listener, None when it has no virtual hosts or something is wrong with it.
+
+    *path* is its own in *owner*, the Proxy. *conflict* is what ``listener_conflicts`` says of it.
+    """
+    report = Report()
+    refuse_unread(given, report)
+    check_listener(given, report)
+    if conflict:
+        report.error("", conflict)
+    origins = origins_of(given)
+    reports = Reports()
+    found = None
+    if not report.errors and given.http_listener is not None and given.http_listener.virtual_hosts:
+        with report.collect():
+            sources = {origin.source for origin in origins} or {owner}
+            found = resource(given.name, encode(build_listener(given, given.http_listener)), sources)
+    attribute(report, origins or [Origin(source=owner, path=path)], reports)
+    return found, reports
+
+
+def check_listener(given: gloo.Listener, report: Report) -> None:
+    if not given.name:
+        report.error("name", "required")
+    if not given.bind_address:
+        report.error("bindAddress", "required")
+    elif not checks.is_ip(given.bind_address):
+        report.error("bindAddress", f"{checks.shown(given.bind_address)} is no IP address")
+    if problem := checks.port(given.bind_port):
+        report.error("bindPort", problem)
+    if given.http_listener is None:
+        others = (given.tcp_listener, given.hybrid_listener, given.aggregate_listener)
+        if not any(other is not None for other in others):
+            report.error("", "no listener type; httpListener")
+    elif problem := checks.text_value(given.http_listener.stat_prefix, MAX_STAT_PREFIX):
+        report.error("httpListener.statPrefix", problem)
+
+
+def build_listener(given: gloo.Listener, http: gloo.HttpListener) -> listener.Listener:
+    manager = listener.Filter(name=CONNECTION_MANAGER, typed_config=pack(build_manager(given.name, http)))
+    return listener.Listener(
+        name=given.name,
+        address=core.Address(
+            socket_address=core.SocketAddress(
+                address=given.bind_address,
+                port_value=given.bind_port,
+                ipv4_compat=given.bind_address == "::",
+            )
+        ),
+        listener_filters=[
+            listener.ListenerFilter(name=PROXY_PROTOCOL, typed_config=pack(proxy_protocol.ProxyProtocol()))
+        ]
+        if given.use_proxy_proto
+        else [],
+        filter_chains=[listener.FilterChain(filters=[manager])],
+    )
+
+
+def build_manager(name: str, http: gloo.HttpListener) -> hcm.HttpConnectionManager:
+    return hcm.HttpConnectionManager(
+        stat_prefix=http.stat_prefix or HTTP_STAT_PREFIX,
+        rds=hcm.Rds(config_source=ADS, route_config_name=route_configuration_name(name)),
+        http_filters=http_filters(),
+        upgrade_configs=[hcm.HttpConnectionManagerUpgradeConfig(upgrade_type="websocket")],
+        normalize_path=True,
+    )
+
+
+def http_filters() -> list[hcm.HttpFilter]:
+    """All filters of all features in Gloo's order, each waiting to be switched on by a route."""
+    declared = sorted((f.filter for f in FEATURES if f.filter is not None), key=lambda each: each.place)
+    filters = [
+        hcm.HttpFilter(name=each.name, typed_config=pack(each.config), disabled=True) for each in declared
+    ]
+    return [*filters, hcm.HttpFilter(name=ROUTER, typed_config=pack(router.Router()))]
+
+
+def listener_conflicts(listeners: Sequence[gloo.Listener]) -> dict[int, str]:
+    """The listeners of a Proxy that clash with an earlier one, by index, and why."""
+    names: dict[str, int] = {}
+    addresses: dict[tuple[str, int], int] = {}
+    problems: dict[int, list[str]] = defaultdict(list)
+    for i, each in enumerate(listeners):
+        bind = (each.bind_address, each.bind_port)
+        if each.name in names:
+            problems[i].append(f"another listener is named {each.name}, too")
+        if bind in addresses:
+            problems[i].append(
+                f"listener {listeners[addresses[bind]].name} already binds {bind[0]} port {bind[1]}"
+            )
+        if i not in problems:
+            names[each.name] = addresses[bind] = i
+    return {i: "; ".join(texts) for i, texts in problems.items()}

@@ -1,0 +1,38 @@
+"""The names of Envoy's things, byte for byte as Gloo gives them: dashboards and people know them."""
+
+from __future__ import annotations
+
+from protos import gloo
+from shared.ref import Ref
+
+CONSUL_NAMESPACE = "gloo-system"  # of the upstreams that stand for `consul` destinations, wherever we write
+FALLBACK_CLUSTER = "fallback_cluster_for_invalid_routes"
+FALLBACK_LISTENER = "fallback_listener_for_invalid_routes"
+FALLBACK_SOCKET = "@fallback_listener_for_invalid_routes"
+HTTP_STAT_PREFIX = "http"
+
+
+def cluster_name(ref: Ref) -> str:
+    return f"{ref.name}_{ref.namespace}" if ref.namespace else ref.name
+
+
+def consul_cluster_name(service: str, selection: str = "") -> str:
+    """The cluster of a service; *selection* tells those apart that take some of its instances only."""
+    return cluster_name(Ref(CONSUL_NAMESPACE, f"consul-svc:{service}{selection}"))
+
+
+def route_configuration_name(listener: str) -> str:
+    return f"{listener}-routes"
+
+
+def virtual_host_name(name: str) -> str:
+    """Envoy's name for a virtual host of a Proxy; statistics do not take dots."""
+    return name.replace(".", "_")
+
+
+def route_name(virtual_host: str, index: int, name: str, matcher: int) -> str:
+    return f"{virtual_host}-route-{index}{f'-{name}' if name else ''}-matcher-{matcher}"
+
+
+def ref_of(reference: gloo.ResourceRef) -> Ref:
+    return Ref(reference.namespace, reference.name)

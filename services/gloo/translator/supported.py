@@ -1,0 +1,217 @@
+"""What translation takes into account, and the refusal by name of everything else that is set.
+
+The table below and each feature's own (``Feature.reads``) name the fields that are read, message by
+message. From them and the schema a check is compiled for each message class: every other field that is
+set becomes an error at its path. So a field is either translated or refused; none is passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from operator import attrgetter
+from typing import Any
+
+import betterproto2
+
+from protos._generated.schema import MESSAGES
+from services.gloo.features import FEATURES
+from services.gloo.plugin import ALL
+from shared.report import Problem, Report, join
+
+PACKAGE = "gloo.solo.io."
+NOT_YET = "not supported yet"
+ENTERPRISE = "enterprise feature, not supported"
+
+BOOKKEEPING = ("metadata", "status", "namespacedStatuses")
+READ: Mapping[str, tuple[str, ...]] = {
+    "Proxy": ("listeners", *BOOKKEEPING),
+    "Listener": (
+        *("name", "bindAddress", "bindPort", "useProxyProto", "httpListener"),
+        *("options", "routeOptions", "metadata", "metadataStatic"),
+    ),
+    "ListenerOptions": (),
+    "RouteConfigurationOptions": ALL,
+    "SourceMetadata": ALL,
+    "SourceMetadata.SourceRef": ALL,
+    "ResourceRef": ALL,
+    "HttpListener": ("virtualHosts", "options", "statPrefix", "metadata", "metadataStatic"),
+    "HttpListenerOptions": (),
+    "VirtualHost": ("name", "domains", "routes", "options", "metadata", "metadataStatic"),
+    "VirtualHostOptions": tuple(feature.name for feature in FEATURES if feature.on_virtual_host),
+    "Route": ALL,
+    "RouteOptions": tuple(feature.name for feature in FEATURES if feature.on_route),
+    "Matcher": ALL,
+    "Matcher.ConnectMatcher": ALL,
+    "HeaderMatcher": ALL,
+    "QueryParameterMatcher": ALL,
+    "RouteAction": ("single", "multi", "upstreamGroup"),
+    "MultiDestination": ALL,
+    "WeightedDestination": ALL,
+    "WeightedDestinationOptions": tuple(feature.name for feature in FEATURES if feature.on_destination),
+    "Destination": ("upstream", "consul", "subset"),
+    "ConsulServiceDestination": ALL,
+    "Subset": ALL,
+    "RedirectAction": ALL,
+    "RegexMatchAndSubstitute": ALL,
+    "RegexMatchAndSubstitute.Pattern": ("regex",),
+    "DirectResponseAction": ALL,
+    "UpstreamGroup": ("destinations", *BOOKKEEPING),
+    "Upstream": (
+        *("static", "consul", "discoveryMetadata", *BOOKKEEPING),
+        *(feature.name for feature in FEATURES if feature.on_upstream),
+    ),
+    "DiscoveryMetadata": ALL,
+    "StaticUpstreamSpec": ("hosts", "useTls", "autoSniRewrite"),
+    "StaticHost": ("addr", "port", "sniAddr", "loadBalancingWeight"),
+    "ConsulUpstreamSpec": (
+        *("serviceName", "serviceTags", "subsetTags", "dataCenters"),
+        *("instanceTags", "instanceBlacklistTags"),
+    ),
+    "Metadata": ALL,
+    "Status": ALL,
+    "NamespacedStatuses": ALL,
+}
+# Checked where they are translated, one by one, so that each answers for itself.
+APART = {("Proxy", "listeners"), ("HttpListener", "virtualHosts"), ("VirtualHost", "routes")}
+# Not for translation: who owns an object and what was said of it.
+UNCHECKED = frozenset(("Metadata", "Status", "NamespacedStatuses", "SourceMetadata", "DiscoveryMetadata"))
+
+# Set, but without effect on what Envoy does; worth telling, not worth refusing an object for.
+WITHOUT_EFFECT: Mapping[tuple[str, str], str] = {
+    ("StaticUpstreamSpec", "serviceSpec"): "functions are not routed to yet; the service itself is",
+    ("ConsulUpstreamSpec", "serviceSpec"): "functions are not routed to yet; the service itself is",
+    ("ConsulUpstreamSpec", "connectEnabled"): "has no effect; instances are reached directly",
+    ("ConsulUpstreamSpec", "consistencyMode"): "has no effect; all services are read by the same queries",
+    ("ConsulUpstreamSpec", "queryOptions"): "has no effect; all services are read by the same queries",
+    ("Upstream", "disableIstioAutoMtls"): "has no effect; there is no Istio here",
+    ("RegexMatchAndSubstitute.Pattern", "googleRe2"): "has no effect; settings.gloo.regexMaxProgramSize has",
+}
+_EXTERNAL = ("extProcEarly", "extProc", "extProcLate")
+_LIMITS = ("ratelimitBasic", "rateLimitEarlyConfigs", "rateLimitConfigs", "rateLimitRegularConfigs")
+ENTERPRISE_ONLY: Mapping[str, frozenset[str]] = {
+    "RouteOptions": frozenset(
+        ("waf", "jwt", "jwtStaged", "jwtProvidersStaged", "rbac", "dlp", "ai", *_EXTERNAL, *_LIMITS)
+    ),
+    "VirtualHostOptions": frozenset(("waf", "jwt", "jwtStaged", "rbac", "dlp", *_EXTERNAL, *_LIMITS)),
+    "HttpListenerOptions": frozenset(
+        (
+            *("waf", "dlp", "wasm", "caching", "proxyLatency", "sanitizeClusterHeader", "leftmostXffAddress"),
+            *("tap", "statefulSession", *_EXTERNAL),
+            *("disableExtProcEarly", "disableExtProc", "disableExtProcLate"),
+        )
+    ),
+    "Upstream": frozenset(("gcp", "ai", "failover")),
+}
+
+Finding = tuple[str, str, bool]  # path, text, whether it refuses the object
+Check = Callable[[Any], list[Finding]]
+
+
+def refuse_unread(message: betterproto2.Message, report: Report, path: str = "") -> None:
+    """Put into *report* every field of *message*, or below it, that is set and not read."""
+    if check := checker(_SCHEMA_NAMES[type(message).__name__]):
+        for where, text, refuses in check(message):
+            (report.errors if refuses else report.warnings).append(Problem(join(path, where), text))
+
+
+@cache
+def checker(name: str) -> Check | None:
+    """The check of one message type, None when nothing of it or below it can be wrong."""
+    unread = [(attribute, json, unset, *verdict(name, json)) for json, attribute, unset in _unread(name)]
+    below = list(_below(name))
+    if not unread and not below:
+        return None
+    values = _getter([attribute for attribute, *_ in unread])
+    defaults = tuple(unset for _, _, unset, _, _ in unread)
+
+    def check(message: Any) -> list[Finding]:
+        found = []
+        if (now := values(message)) != defaults:
+            for value, (_, json, unset, text, refuses) in zip(now, unread, strict=True):
+                if value != unset:
+                    found.append((json, text, refuses))
+        for attribute, json, each in below:
+            if value := getattr(message, attribute):
+                found += each(value, json)
+        return found
+
+    return check
+
+
+def verdict(name: str, field: str) -> tuple[str, bool]:
+    """What is said of a field that is set and not read, and whether it refuses the object."""
+    if text := WITHOUT_EFFECT.get((name, field)):
+        return text, False
+    return (ENTERPRISE if field in ENTERPRISE_ONLY.get(name, ()) else NOT_YET), True
+
+
+def is_read(name: str, field: str) -> bool:
+    fields = FIELDS_READ[name]
+    return fields == ALL or field in fields
+
+
+def _unread(name: str) -> Iterator[tuple[str, str, object]]:
+    """JSON name, attribute and value when unset of the fields of a message that are not read."""
+    for json, (attribute, kind, type_name, oneof, shape) in MESSAGES[PACKAGE + name].items():
+        if not is_read(name, json):
+            yield json, attribute, _unset(kind, type_name, oneof, shape)
+
+
+def _unset(kind: str, type_name: str, oneof: str, shape: str) -> object:
+    if shape != "one":
+        return [] if shape == "list" else {}
+    if oneof or kind not in ("scalar", "enum"):
+        return None
+    return {"string": "", "bytes": b"", "bool": False}.get(type_name, 0)
+
+
+def _below(name: str) -> Iterator[tuple[str, str, Callable[[Any, str], list[Finding]]]]:
+    """The fields of a message that are read and have fields themselves."""
+    for json, (attribute, kind, type_name, _, shape) in MESSAGES[PACKAGE + name].items():
+        child = type_name.removeprefix(PACKAGE)
+        if kind != "message" or not is_read(name, json) or (name, json) in APART or child in UNCHECKED:
+            continue
+        if check := checker(child):
+            yield attribute, json, {"one": _one, "list": _list, "map": _map}[shape](check)
+
+
+def _one(check: Check) -> Callable[[Any, str], list[Finding]]:
+    return lambda value, path: [(join(path, at), text, refuses) for at, text, refuses in check(value)]
+
+
+def _list(check: Check) -> Callable[[Any, str], list[Finding]]:
+    return lambda values, path: [
+        (join(f"{path}[{i}]", at), text, refuses)
+        for i, value in enumerate(values)
+        for at, text, refuses in check(value)
+    ]
+
+
+def _map(check: Check) -> Callable[[Any, str], list[Finding]]:
+    return lambda values, path: [
+        (join(f"{path}[{key}]", at), text, refuses)
+        for key, value in values.items()
+        for at, text, refuses in check(value)
+    ]
+
+
+def _getter(attributes: list[str]) -> Callable[[Any], tuple[Any, ...]]:
+    if len(attributes) > 1:
+        return attrgetter(*attributes)
+    return lambda message: tuple(getattr(message, attribute) for attribute in attributes)
+
+
+def _fields_read() -> dict[str, tuple[str, ...]]:
+    merged = dict(READ)
+    for feature in FEATURES:
+        merged.update(feature.reads)
+    return merged
+
+
+FIELDS_READ = _fields_read()
+_SCHEMA_NAMES = {
+    name.removeprefix(PACKAGE).replace(".", ""): name.removeprefix(PACKAGE)
+    for name in MESSAGES
+    if name.startswith(PACKAGE)
+}

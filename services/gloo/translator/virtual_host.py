@@ -1,0 +1,198 @@
+"""Virtual hosts: the unit that is translated and encoded by itself, and their join to a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from protos import gloo
+from protos.envoy import route
+from services.gloo import checks
+from services.gloo.plugin import Policy, Reader
+from services.gloo.resources import Resource, resource
+from services.gloo.translator.consul import ConsulSelection
+from services.gloo.translator.destination import Found
+from services.gloo.translator.names import FALLBACK_CLUSTER, virtual_host_name
+from services.gloo.translator.patches import join_patches
+from services.gloo.translator.route import MAX_BODY, Surroundings, fallback_route, translate_route
+from services.gloo.translator.sources import Origin, Reports, attribute, origins_of
+from services.gloo.translator.supported import refuse_unread
+from shared.codec.encode import encode, length_delimited
+from shared.ref import Source
+from shared.report import Report
+
+ROUTES_FIELD = 3  # of envoy.config.route.v3.VirtualHost
+VIRTUAL_HOSTS_FIELD = 2  # of envoy.config.route.v3.RouteConfiguration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranslatedHost:
+    """A virtual host as bytes, with all that others need to know of it.
+
+    ``body`` holds what can be served: without the broken routes, or with the fallback in their place. It
+    is empty when the host itself cannot be served at all.
+    """
+
+    name: str
+    domains: tuple[str, ...]
+    body: bytes
+    sources: frozenset[Source]
+    reports: Mapping[Source, Report]
+    clusters: frozenset[str]
+    filters: frozenset[str]
+    selections: frozenset[ConsulSelection]
+
+    @property
+    def broken(self) -> bool:
+        return any(report.errors for report in self.reports.values())
+
+
+def translate_virtual_host(
+    host: gloo.VirtualHost,
+    path: str,
+    owner: Source,
+    read: Reader,
+    policy: Policy,
+    *,
+    max_body: int = MAX_BODY,
+) -> TranslatedHost:
+    """*path* is the host's in *owner*, the Proxy: there go the problems of a host that names no sources."""
+    name = virtual_host_name(host.name)
+    found, report, reports = Found(), Report(), Reports()
+    refuse_unread(host, report)
+    if not host.name:
+        report.error("name", "required")
+    domains = valid_domains(host.domains, report)
+    patch = join_patches("on_virtual_host", host.options, "options", policy, report)
+    found.filters.update(patch.filters)
+    tail = route.VirtualHost()
+    patch.write(tail)
+    origins = origins_of(host)
+    sources = {origin.source for origin in origins} or {owner}
+    around = Surroundings(virtual_host=name, read=read, policy=policy, max_body=max_body)
+    body = [encode(route.VirtualHost(name=name, domains=domains))]
+    for i, each in enumerate(host.routes):
+        routes, problems = serve_route(each, i, around, found)
+        body += [length_delimited(ROUTES_FIELD, encoded) for encoded in routes]
+        inner = origins_of(each)
+        sources.update(origin.source for origin in inner)
+        if not problems.clean:
+            places = route_origins(inner, origins, i) or [Origin(source=owner, path=f"{path}.routes[{i}]")]
+            attribute(problems, places, reports)
+    attribute(report, host_origins(origins) or [Origin(source=owner, path=path)], reports)
+    body.append(encode(tail))
+    return TranslatedHost(
+        name=name,
+        domains=tuple(domains),
+        body=b"".join(body) if domains and host.name else b"",
+        sources=frozenset(sources),
+        reports=reports,
+        clusters=frozenset(found.clusters),
+        filters=frozenset(found.filters),
+        selections=frozenset(found.selections),
+    )
+
+
+def serve_route(
+    given: gloo.Route, index: int, around: Surroundings, found: Found
+) -> tuple[list[bytes], Report]:
+    """A route's encoded routes as they are to be served, and what is wrong with it."""
+    routes, report = translate_route(given, index, around, found)
+    if not report.errors:
+        with report.collect():
+            return [encode(each) for each in routes], report
+    if around.policy.replace_invalid_routes and routes:
+        found.clusters.add(FALLBACK_CLUSTER)
+        return [encode(fallback_route(each)) for each in routes], report
+    return [], report
+
+
+def valid_domains(domains: Sequence[str], report: Report) -> list[str]:
+    """The domains Envoy can match; none at all stands for every one."""
+    valid: dict[str, str] = {}
+    for i, domain in enumerate(domains or ("*",)):
+        if problem := domain_problem(domain):
+            report.error(f"domains[{i}]", problem)
+        elif domain.lower() in valid:
+            report.error(f"domains[{i}]", f"{checks.shown(domain)} is listed twice")
+        else:
+            valid[domain.lower()] = domain
+    return list(valid.values())
+
+
+def domain_problem(domain: str) -> str | None:
+    if not domain:
+        return "an empty domain"
+    inner = domain[1:] if domain.startswith("*") else domain.removesuffix("*")
+    if "*" in inner:
+        return f"{checks.shown(domain)}: one * may stand at the beginning or at the end, nowhere else"
+    return checks.authority(domain)
+
+
+def host_origins(origins: Sequence[Origin]) -> list[Origin]:
+    """Where in each of its sources a virtual host stands."""
+    return [
+        Origin(source=each.source, path="virtualHost" if each.path is None else each.path) for each in origins
+    ]
+
+
+def route_origins(inner: Sequence[Origin], outer: Sequence[Origin], index: int) -> list[Origin]:
+    """Where in each of its sources a route stands, so far as they tell.
+
+    A route that tells its sources but not where in them is at its own index when it comes straight from
+    the one VirtualService its host was made of. One that tells nothing belongs to the host's sources.
+    """
+    if not inner:
+        return [Origin(source=e.source, path=f"{e.path}.routes[{index}]") for e in host_origins(outer)]
+    straight = {each.source for each in inner} == {each.source for each in outer}
+    guess = f"virtualHost.routes[{index}]" if straight else ""
+    return [Origin(source=e.source, path=guess if e.path is None else e.path) for e in inner]
+
+
+def join_route_configuration(
+    name: str, hosts: Sequence[TranslatedHost], options: gloo.RouteConfigurationOptions | None = None
+) -> Resource:
+    """A route configuration from its hosts' cached bytes; nothing is encoded again."""
+    options = options or gloo.RouteConfigurationOptions()
+    tail = route.RouteConfiguration(
+        most_specific_header_mutations_wins=bool(options.most_specific_header_mutations_wins),
+        max_direct_response_body_size_bytes=options.max_direct_response_body_size_bytes,
+    )
+    body = [encode(route.RouteConfiguration(name=name))]
+    body += [length_delimited(VIRTUAL_HOSTS_FIELD, host.body) for host in hosts if host.body]
+    body.append(encode(tail))
+    sources = frozenset[Source]().union(*(host.sources for host in hosts))
+    return resource(name, b"".join(body), sources)
+
+
+def find_conflicts(
+    hosts: Sequence[TranslatedHost], serving: Mapping[str, str] | None = None
+) -> dict[int, list[str]]:
+    """The hosts of one listener that cannot be served beside the others, by index, and why.
+
+    Names and domains must be unique, without regard to case. Who already serves a domain keeps it
+    (*serving*: domain to the name of its host), else who comes first; so a newcomer never takes it away.
+    """
+    names: dict[str, int] = {}
+    domains: dict[str, int] = {}
+    problems: dict[int, list[str]] = {}
+    held = serving or {}
+
+    def incumbent(i: int) -> bool:
+        return any(held.get(domain.lower()) == hosts[i].name for domain in hosts[i].domains)
+
+    for i in sorted(range(len(hosts)), key=lambda i: (not incumbent(i), i)):
+        host, found = hosts[i], []
+        if host.name in names:
+            found.append(f"another virtual host of this listener is named {host.name}, too")
+        found += [
+            f"domain {domain} is shared by virtual host {hosts[domains[domain.lower()]].name}"
+            for domain in host.domains
+            if domain.lower() in domains
+        ]
+        if found:
+            problems[i] = found
+        else:
+            names[host.name] = i
+            domains.update((domain.lower(), i) for domain in host.domains)
+    return problems
