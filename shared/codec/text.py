@@ -65,7 +65,7 @@ def render_json(document: Mapping[str, Any], *, compact: bool = False) -> bytes:
 
 
 def set_status(raw: bytes, status: Mapping[str, Any] | None, *, field: str = "status") -> bytes:
-    """*raw* with its status block, the one at *field*, replaced (None: taken out), else byte for byte as it was.
+    """*raw* with its status, the block at *field*, replaced (None: taken out), and every other byte as it was.
 
     Where that cannot be done for certain the document is rendered anew.
     """

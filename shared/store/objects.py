@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 from protos import gateway, gloo
 from shared.codec.decode import decode
@@ -17,7 +18,12 @@ from shared.store.keys import PROXY, Kind, parse_key
 from shared.store.reuse import reuse
 
 STATUS_FIELDS: Final = ("status", "namespacedStatuses", "namespaced_statuses")
+LONG_BYTES: Final = 50_000
 _BOOKKEEPING = frozenset({"resourceVersion", "resource_version", "generation"})
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -130,13 +136,18 @@ async def complete(stored: Stored, chunks: ChunkReader, previous: Stored | None 
     manifest = stored.document is not None and stored.kind is PROXY and is_manifest(stored.document)
     known = previous is not None and previous.message is not None and previous.same_spec(stored)
     if not manifest or known:
-        return with_message(stored, previous)
+        return await aside(stored.raw, with_message, stored, previous)
     try:
         whole = await chunks.read(stored.ref, stored.spec)
     except (MissingChunk, InvalidResource) as error:
         stored.report.error("", str(error))
         return stored
-    return with_message(stored, previous, whole)
+    return await asyncio.to_thread(with_message, stored, previous, whole)
+
+
+async def aside(raw: bytes, work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+    """Do *work* on *raw*, in a thread when that is long, so that the rest of the process goes on."""
+    return work(*args, **named) if len(raw) <= LONG_BYTES else await asyncio.to_thread(work, *args, **named)
 
 
 def spec_of(document: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -20,12 +20,9 @@ from shared.runtime.backoff import Backoff
 from shared.store.chunks import ChunkReader
 from shared.store.keys import Kind, key, prefix
 from shared.store.kv import KeyValues
-from shared.store.objects import Stored, complete, read_value
+from shared.store.objects import Stored, aside, complete, read_value
 
 log = logging.getLogger(__name__)
-
-LONG_BYTES: Final = 50_000
-"""Values above this are read in a thread, so that the rest of the process goes on meanwhile."""
 
 TURN_SECONDS: Final = 0.01
 """After this much decoding the rest of the process gets a turn."""
@@ -107,24 +104,17 @@ class ObjectTable:
     async def _decode(self, row: Row, before: Stored | None) -> Stored | None:
         if before is not None and before.raw == row.value and before.message is not None:
             return replace(before, index=row.index)
-        if len(row.value) > LONG_BYTES:
-            stored = await asyncio.to_thread(read_value, self._root, row.key, row.value, row.index)
-        else:
-            stored = read_value(self._root, row.key, row.value, row.index)
+        stored = await aside(row.value, read_value, self._root, row.key, row.value, row.index)
         if stored is None or stored.kind is not self._kind:
             # Consul's own web page makes empty keys that end with a slash, and calls them folders.
             if row.value or not row.key.endswith("/"):
-                log.warning(
-                    "this key holds no object and is ignored", extra={"key": row.key, "index": row.index}
-                )
+                log.warning("this key holds no object and is ignored", extra=_where(row))
             return None
         if self._namespaces and stored.ref.namespace not in self._namespaces:
             return None
         if stored.document is None:
             problem = str(stored.report.errors[0])
-            log.warning(
-                "a value cannot be read", extra={"key": row.key, "index": row.index, "problem": problem}
-            )
+            log.warning("a value cannot be read", extra=_where(row) | {"problem": problem})
         return await self._complete(stored, before)
 
     async def _complete(self, stored: Stored, before: Stored | None) -> Stored:
