@@ -44,7 +44,10 @@ class State(StrEnum):
     WARNING = "Warning"
 
 
-_NUMBERS = dict(enumerate(State))
+_STATES: Final[Mapping[str | int, State]] = {
+    **dict(enumerate(State)),
+    **{state.value: state for state in State},
+}
 
 
 # Building and comparing
@@ -91,9 +94,7 @@ def _shortened(problem: Problem) -> str:
 def parse_state(status: Status) -> State:
     """The state in *status*, by name or number; one that says nothing is pending."""
     state = status.get("state")
-    if isinstance(state, int):
-        return _NUMBERS.get(state, State.PENDING)
-    return State(state) if state in State else State.PENDING
+    return _STATES.get(state, State.PENDING) if isinstance(state, str | int) else State.PENDING
 
 
 def same_status(one: Status, other: Status) -> bool:
@@ -161,6 +162,7 @@ class StatusWriter:
         self._observe = observe
         self._pending: dict[_Name, _Submission] = {}
         self._outdated: dict[_Name, int] = {}
+        """An object seen at this index or before does not show what we know or wrote since."""
         self._kept: dict[str, Status] = {}
         self._wake = asyncio.Event()
         self._busy = asyncio.Lock()
@@ -310,7 +312,7 @@ class StatusWriter:
         if not fresh or item.stored is None or not item.stored.same_spec(fresh):
             self._done(item)
             return None
-        self._outdated.pop(item.name, None)
+        self._outdated[item.name] = fresh.index - 1
         self._pending[item.name] = current = replace(item, stored=fresh)
         return current
 
