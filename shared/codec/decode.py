@@ -247,12 +247,13 @@ def _one_as_list(convert: Convert) -> Convert:
 def _moved_bind_address(document: Mapping[str, Any], path: Path, found: _Findings) -> Mapping[str, Any]:
     if (address := document.get("bindAddr")) is None:
         return document
-    found.warn((path, "bindAddr"), "is the old name of gloo.xdsBindAddr; please move it there")
     rest = {key: item for key, item in document.items() if key != "bindAddr"}
     gloo = rest.get("gloo") or {}
-    if not isinstance(gloo, dict) or gloo.get("xdsBindAddr", gloo.get("xds_bind_addr")) is not None:
-        return rest  # the new name wins
-    return {**rest, "gloo": {**gloo, "xdsBindAddr": address}}
+    if isinstance(gloo, dict) and gloo.get("xdsBindAddr", gloo.get("xds_bind_addr")) is not None:
+        found.warn((path, "bindAddr"), "is the old name of gloo.xdsBindAddr, which is set too and wins")
+        return rest
+    found.warn((path, "bindAddr"), "is the old name of gloo.xdsBindAddr; please move it there")
+    return {**rest, "gloo": {**gloo, "xdsBindAddr": address}} if isinstance(gloo, dict) else rest
 
 
 _MOVED = {"gloo.solo.io.Settings": _moved_bind_address}
@@ -424,8 +425,9 @@ def _duration(_: Any) -> Convert:
         if isinstance(value, dict):
             seconds = _part(value, "seconds", _INT64, path, found)
             nanos = _part(value, "nanos", _INT32, path, found) + seconds * _UNITS["s"]
-            for key in value.keys() - {"seconds", "nanos"}:
-                found.stranger((path, key), "unknown field, a duration has seconds and nanos")
+            for key in value:
+                if key not in ("seconds", "nanos"):
+                    found.stranger((path, key), "unknown field, a duration has seconds and nanos")
         elif isinstance(value, str) and len(value) < 100 and (match := _DURATION.fullmatch(value)):
             nanos = sum(
                 int(f"{whole}{part}" or 0) * _UNITS[unit] // 10 ** len(part)
@@ -435,7 +437,8 @@ def _duration(_: Any) -> Convert:
             return found.expected(path, "a duration such as 15s or 1.5s", value)
         if abs(nanos) > _DURATION_LIMIT * _UNITS["s"]:
             return found.error(path, "longer than the ten thousand years a duration can last")
-        return timedelta(microseconds=nanos / 1000) if nanos % 1000 else timedelta(microseconds=nanos // 1000)
+        micros = (abs(nanos) + 999) // 1000  # upwards: less than a microsecond must not become none
+        return timedelta(microseconds=micros if nanos > 0 else -micros)
 
     return read
 

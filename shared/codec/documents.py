@@ -67,25 +67,29 @@ def _writer(message_class: MessageClass) -> Write:
     return found
 
 
-def _of_class(message_class: MessageClass) -> Write:
-    """The writer of an embedded message, compiled when the first one is met: types may be recursive."""
-    return lambda message: (_writers.get(message_class) or _writer(message_class))(message)
-
-
-def _value_writer(field: Field) -> Write | None:
-    """How one value of *field* is written; None: as it is."""
+def _value_writer(field: Field, names: dict[str, Any], name: str) -> Write | None:
+    """How one value of *field* is written, which compiled code knows by *name*; None: as it is."""
     if field.wrapper:
         if field.wrapper is protobuf.Duration:
             return wellknown.duration_text
         if field.wrapper is protobuf.Timestamp:
             return lambda moment: moment.isoformat().replace("+00:00", "Z")
-        return _value_writer(fields_of(field.wrapper)[0])
+        return _SCALARS.get(fields_of(field.wrapper)[0].type)
     if field.type == b.TYPE_MESSAGE:
-        assert field.target
-        return _WELL_KNOWN.get(field.target) or _of_class(field.target)
+        return _WELL_KNOWN.get(field.target) or _compiled_first(field.target, names, name)
     if field.type == b.TYPE_ENUM:
         return _enum_writer(field.target)
     return _SCALARS.get(field.type)
+
+
+def _compiled_first(message_class: MessageClass, names: dict[str, Any], name: str) -> Write:
+    """Types may be recursive, so an embedded message's writer is compiled when the first one is met."""
+
+    def write(message: Any) -> Any:
+        names[name] = _writer(message_class)
+        return names[name](message)
+
+    return write
 
 
 def _enum_writer(enum: Any) -> Write:
@@ -112,7 +116,7 @@ def _compile(message_class: MessageClass) -> Write:
 
 def _field_code(field: Field, spelling: str, names: dict[str, Any]) -> Iterator[str]:
     v, w = f"v{field.number}", f"w{field.number}"
-    write = _value_writer(field.entry[1] if field.entry else field)
+    write = _value_writer(field.entry[1] if field.entry else field, names, w)
     names[w] = write
     item = "{}" if write is None else f"{w}({{}})"
     if field.entry:

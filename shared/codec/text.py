@@ -55,7 +55,7 @@ def render_json(document: Mapping[str, Any], *, compact: bool = False) -> bytes:
 
 
 def set_status(raw: bytes, status: Mapping[str, Any] | None, *, field: str = "status") -> bytes:
-    """*raw* with its status block (the one at *field*) replaced, or taken out for None; else byte for byte the same.
+    """*raw* with its status block (at *field*) replaced, or taken out for None; every other byte as it was.
 
     What comes out is read again; where it does not say what was wanted, the document is rendered anew and
     loses its comments. Raises ``InvalidDocument`` when *raw* cannot be read.

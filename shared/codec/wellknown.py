@@ -10,6 +10,7 @@ import betterproto2
 
 from protos._generated.google.protobuf import Any as AnyMessage
 from protos._generated.google.protobuf import ListValue, NullValue, Struct, Value
+from shared.codec.encode import encode, length_delimited
 
 # Envoy turns a TypedStruct into the message its type URL names; so an Any travels through us as the
 # user wrote it, and only Envoy needs to know the type.
@@ -76,8 +77,6 @@ def plain_number(number: float) -> float | int | str:
 
 def any_of(document: Mapping[str, Any]) -> AnyMessage:
     """``{"@type": url, …}`` as an Any that Envoy can unpack, whether or not we know the type."""
-    from shared.codec.encode import encode, length_delimited
-
     url = str(document["@type"])
     body: Any = {key: item for key, item in document.items() if key != "@type"}
     outer = TYPED_STRUCT
