@@ -22,16 +22,18 @@ from services.gateway.translator.model import (
     VS,
     Document,
     Part,
+    Read,
     Reports,
     Rules,
     TableTraits,
     TranslatedGateway,
     TranslatedService,
     Version,
+    labels_of,
     report_of,
 )
 from services.gateway.translator.proxy import Listener, Plan, plan
-from services.gateway.translator.render import merge_hosts, render_listener
+from services.gateway.translator.render import Rendering, merge_hosts, render_listener
 from services.gateway.translator.restore import Restored
 from services.gateway.translator.virtual_service import translate_service
 from shared.incremental.units import Units
@@ -78,9 +80,7 @@ class Translation:
         self.objects: dict[Source, Stored] = {}
         self.plan = Plan()
         self.rules = rules or Rules()
-        self.services: Units[Unit, TranslatedService] = Units(
-            lambda unit, read: translate_service(_ref(unit), read)
-        )
+        self.services: Units[Unit, TranslatedService] = Units(self._service)
         self.gateways: Units[Unit, TranslatedGateway] = Units(
             lambda unit, read: translate_gateway(_ref(unit), read)
         )
@@ -94,6 +94,7 @@ class Translation:
         self._losing: frozenset[Ref] = frozenset()
         self._conflicts: Reports = {}
         self._shares: dict[Source, set[str]] = {}
+        self._rendered: dict[Ref, Mapping[int, tuple[gateway.Route, bytes]]] = {}
         self._merged: dict[tuple[str, tuple[bytes, ...]], bytes] = {}
 
     def adopt(self, restored: Restored) -> None:
@@ -124,7 +125,7 @@ class Translation:
         if (stored := self.objects.get(source)) is not None:
             found.add(stored.report)
         if source in self._findings.by_source:
-            for report in self._findings.by_source[source].values():
+            for _, report in sorted(self._findings.by_source[source].items(), key=lambda told: told[0]):
                 found.add(report)
         unit = (source.kind, source.ref)
         if (translated := self.gateways.values.get(unit)) is not None:
@@ -168,6 +169,8 @@ class Translation:
             if self.objects.pop(source, None) is None:
                 continue
             del self._versions[source]
+            if source.kind == VS:
+                self._rendered.pop(source.ref, None)
             changed.add((source.kind, source.ref))
             if source.kind == RT and self._tables.pop(source.ref, None) is not None:
                 changed.add((TABLES, ALL))
@@ -190,6 +193,13 @@ class Translation:
         if isinstance(ref, Ref):
             return self._versions.get(Source(kind, ref))
         return self._tables if kind == TABLES else self.rules
+
+    def _service(self, unit: Unit, read: Read) -> TranslatedService:
+        ref = _ref(unit)
+        rendering = Rendering(known=self._rendered.get(ref, {}))
+        translated = translate_service(ref, read, rendering)
+        self._rendered[ref] = rendering.used
+        return translated
 
     def _note(self, units: Iterable[Unit]) -> set[Source]:
         """Index what the virtual services' units found; the objects concerned, before or after."""
@@ -355,7 +365,7 @@ def _ref(unit: Unit) -> Ref:
 
 
 def _table_traits(table: gateway.RouteTable) -> TableTraits:
-    return TableTraits(labels=dict(table.metadata.labels) if table.metadata else {}, weight=table.weight or 0)
+    return TableTraits(labels=labels_of(table.metadata), weight=table.weight or 0)
 
 
 def _differing(before: Mapping[Source, object], after: Mapping[Source, object]) -> set[Source]:

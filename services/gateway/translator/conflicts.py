@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from services.gateway.translator.model import VS, Traits, report_of
@@ -51,21 +51,21 @@ def settle(
     groups: dict[str, _Group] = {}
     for ref in sorted(chosen, key=lambda ref: (_seniority(traits[ref], before.get(ref)), ref)):
         claims = traits[ref].claims
-        rivals = {id(groups[domain]): groups[domain] for domain in claims if domain in groups}
+        rivals = {id(groups[domain]): groups[domain] for domain in sorted(claims) if domain in groups}
         if not rivals:
             groups |= dict.fromkeys(claims, _Group(claims, [ref]))
             continue
-        obstacle = _obstacle(ref, claims, list(rivals.values()), traits)
-        if obstacle is None:
+        obstacles = list(_obstacles(ref, claims, list(rivals.values()), traits))
+        if not obstacles:
             next(iter(rivals.values())).members.append(ref)
             continue
-        owner, path, text = obstacle
         settled.losers.add(ref)
         where = f"on gateway {gateway}"
-        report_of(settled.reports, Source(VS, ref)).error(path, f"{text} virtual service {owner} {where}")
-        report_of(settled.reports, Source(VS, owner)).warn(
-            path, f"virtual service {ref} {where} wants the same domains and is rejected"
-        )
+        for owner, path, text in obstacles:
+            report_of(settled.reports, Source(VS, ref)).error(path, f"{text} virtual service {owner} {where}")
+            report_of(settled.reports, Source(VS, owner)).warn(
+                path, f"virtual service {ref} {where} wants the same domains and is rejected"
+            )
     unique = {id(group): group for group in groups.values()}
     settled.hosts = sorted(
         (_host(group, traits) for group in unique.values()), key=lambda host: (host.name, host.members)
@@ -80,23 +80,23 @@ def _seniority(traits: Traits, before: Claims | None) -> int:
     return 0 if before == traits.claims else 1
 
 
-def _obstacle(
+def _obstacles(
     ref: Ref, claims: Claims, rivals: list[_Group], traits: Mapping[Ref, Traits]
-) -> tuple[Ref, str, str] | None:
+) -> Iterator[tuple[Ref, str, str]]:
     """Why *ref* cannot join its rivals' virtual host: which of them, where, and the words."""
     for rival in rivals:
         if rival.claims != claims:
-            owner = min(rival.members)
             shared = ", ".join(sorted(rival.claims & claims))
-            return owner, "virtualHost.domains", f"{shared}: already served by"
-    members = rivals[0].members
+            yield min(rival.members), "virtualHost.domains", f"{shared}: already served by"
+    members = sorted(rivals[0].members)
+    if rivals[0].claims != claims:
+        return
     if traits[members[0]].ssl != traits[ref].ssl:
-        return members[0], "sslConfig", "is not the same as that of the same domains in"
+        yield members[0], "sslConfig", "is not the same as that of the same domains in"
     if traits[ref].has_options:
         for member in members:
             if traits[member].has_options:
-                return member, "virtualHost.options", "the same domains have options already in"
-    return None
+                yield member, "virtualHost.options", "the same domains have options already in"
 
 
 def _host(group: _Group, traits: Mapping[Ref, Traits]) -> Host:

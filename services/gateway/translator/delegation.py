@@ -118,15 +118,11 @@ class Walk:
             raise InvalidResource(
                 "", "has no action: set routeAction, redirectAction, directResponseAction or delegateAction"
             )
-        translated = gloo.Route(
-            matchers=matchers or default_matchers(),
-            route_action=route.route_action,
-            redirect_action=route.redirect_action,
-            direct_response_action=route.direct_response_action,
-            options=options,
-            name=name,
-        )
-        return [Routed(route=translated, steps=steps)]
+        return [
+            Routed(
+                written=route, matchers=matchers, options=options, name=name, own=parent is None, steps=steps
+            )
+        ]
 
     def _delegate(self, action: gateway.DelegateAction, parent: Parent) -> list[Routed]:
         here = parent.steps[-1]
@@ -143,7 +139,7 @@ class Walk:
             refs = [ref for _, ref in group]
             routes = [routed for ref in refs for routed in self._table(ref, parent)]
             if len(refs) > 1 or rules.sort_tables:
-                routes = sort_routes(routes, lambda routed: message_key(routed.route))
+                routes = sort_routes(routes, lambda routed: message_key(routed))
             found += routes
         return found
 

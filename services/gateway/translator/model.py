@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-from protos import gloo
+from protos import gateway, gloo
 from shared.ref import Ref, Source
 from shared.report import Report
 from shared.store.keys import GATEWAY, ROUTE_TABLE, VIRTUAL_SERVICE
@@ -73,9 +73,16 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routed:
-    """A route of a virtual host, with the objects it came through: virtual service first."""
+    """A route of a virtual host: as written, what it came to by inheritance, and the objects it came through.
 
-    route: gloo.Route
+    ``own`` says that nothing was inherited, so that the route as written decides alone.
+    """
+
+    written: gateway.Route
+    matchers: Sequence[gloo.Matcher]
+    options: gloo.RouteOptions | None
+    name: str
+    own: bool
     steps: tuple[Step, ...]
 
 
@@ -147,6 +154,10 @@ class TranslatedGateway:
     offered: Head | None = None
     held: Head | None = None
     report: Report = field(default_factory=Report)
+
+
+def labels_of(metadata: gloo.Metadata | None) -> Mapping[str, str]:
+    return {} if metadata is None else metadata.labels
 
 
 def report_of(reports: dict[Source, Report], source: Source) -> Report:

@@ -18,7 +18,7 @@ def merge_options(
     Members of one oneof are one option, so the child's choice also drops a different one of the parent.
     """
     if own is None or parent is None:
-        return own or parent
+        return parent if own is None else own
     stages = own.staged_transformations
     if stages is not None and stages.inherit_transformation and parent.staged_transformations is not None:
         raise InvalidResource("options.stagedTransformations.inheritTransformation", "not supported yet")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
 from protos import gateway, gloo
+from services.gateway.translator.matchers import default_matchers
 from services.gateway.translator.model import GW, VS, Document, Routed, Rules, Step
 from services.gateway.translator.proxy import Listener
 from shared.codec.documents import to_document
@@ -16,10 +17,33 @@ from shared.ref import Ref, Source
 from shared.routes import document_key, sort_routes
 
 
-def render_host(ref: Ref, host: gateway.VirtualHost, routes: Iterable[Routed]) -> bytes:
+@dataclass(slots=True)
+class Rendering:
+    """The routes of one virtual service already rendered, by identity of the message.
+
+    Of an object that was edited all unchanged parts are the same messages as before, so a route edited
+    among a thousand is the only one rendered.
+    """
+
+    known: Mapping[int, tuple[gateway.Route, bytes]] = field(default_factory=dict)
+    used: dict[int, tuple[gateway.Route, bytes]] = field(default_factory=dict)
+
+    def route(self, routed: Routed) -> bytes:
+        """A route of the Proxy, but for its metadata."""
+        written = routed.written
+        if not routed.own:
+            return orjson.dumps(_route(routed))
+        entry = self.known.get(id(written))
+        if entry is None or entry[0] is not written:
+            entry = (written, orjson.dumps(_route(routed)))
+        self.used[id(written)] = entry
+        return entry[1]
+
+
+def render_host(ref: Ref, host: gateway.VirtualHost, routes: Iterable[Routed], rendering: Rendering) -> bytes:
     """A virtual service alone on its domains, as a virtual host of a Proxy."""
     document: Document = {"name": str(ref), "domains": list(host.domains) or ["*"]}
-    if rendered := [_route(routed) for routed in routes]:
+    if rendered := [_with_metadata(rendering.route(routed), routed.steps) for routed in routes]:
         document["routes"] = rendered
     if host.options is not None:
         document["options"] = to_document(host.options)
@@ -28,7 +52,21 @@ def render_host(ref: Ref, host: gateway.VirtualHost, routes: Iterable[Routed]) -
 
 
 def _route(routed: Routed) -> Document:
-    return {**to_document(routed.route), "metadata": metadata(routed.steps)}
+    written = routed.written
+    route = gloo.Route(
+        matchers=list(routed.matchers) or default_matchers(),
+        route_action=written.route_action,
+        redirect_action=written.redirect_action,
+        direct_response_action=written.direct_response_action,
+        options=routed.options,
+        name=routed.name,
+    )
+    return to_document(route)
+
+
+def _with_metadata(route: bytes, steps: Sequence[Step]) -> orjson.Fragment:
+    """*route*, an object that is never empty, with one more member."""
+    return orjson.Fragment(b'%b,"metadata":%b}' % (route[:-1], orjson.dumps(metadata(steps))))
 
 
 def render_ssl(config: gloo.SslConfig, rules: Rules) -> bytes:

@@ -18,25 +18,26 @@ from services.gateway.translator.model import (
     Traits,
     TranslatedService,
     Version,
+    labels_of,
     report_of,
 )
-from services.gateway.translator.render import render_host, render_ssl
+from services.gateway.translator.render import Rendering, render_host, render_ssl
 from shared.errors import InvalidResource
 from shared.ref import Ref, Source
 from shared.report import Report
 from shared.store.view import ALL
 
 
-def translate_service(ref: Ref, read: Read) -> TranslatedService:
+def translate_service(ref: Ref, read: Read, rendering: Rendering) -> TranslatedService:
     """Translate the version as written; where that will not do, also the last good one."""
     version: Version[gateway.VirtualService] = read(VS, ref)
     outcome = TranslatedService()
     if version.current is not None:
-        outcome = _translate(ref, version.current, read)
+        outcome = _translate(ref, version.current, read, rendering)
     settled = outcome.offered is not None and outcome.offered.complete and not version.contested
     if settled or version.fallback is None:
         return outcome
-    last = _translate(ref, version.fallback, read)
+    last = _translate(ref, version.fallback, read, rendering)
     tables = {source: report for source, report in last.reports.items() if source.kind == RT}
     return replace(
         outcome,
@@ -46,7 +47,9 @@ def translate_service(ref: Ref, read: Read) -> TranslatedService:
     )
 
 
-def _translate(ref: Ref, service: gateway.VirtualService, read: Read) -> TranslatedService:
+def _translate(
+    ref: Ref, service: gateway.VirtualService, read: Read, rendering: Rendering
+) -> TranslatedService:
     source = Source(VS, ref)
     host, reports = service.virtual_host, dict[Source, Report]()
     report = report_of(reports, source)
@@ -64,12 +67,12 @@ def _translate(ref: Ref, service: gateway.VirtualService, read: Read) -> Transla
         return done
     rules: Rules = read(RULES, ALL)
     traits = Traits(
-        labels=dict(service.metadata.labels) if service.metadata else {},
+        labels=labels_of(service.metadata),
         domains=tuple(host.domains),
         ssl=render_ssl(service.ssl_config, rules) if service.ssl_config is not None else None,
         has_options=host.options is not None,
     )
-    body = render_host(ref, host, routes)
+    body = render_host(ref, host, routes, rendering)
     return replace(done, offered=Part(traits=traits, body=body, complete=walk.complete))
 
 
