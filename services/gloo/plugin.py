@@ -72,11 +72,11 @@ class Policy:
         if options is None:
             return cls()
         invalid = options.invalid_config_policy or gloo.GlooOptionsInvalidConfigPolicy()
-        size = options.regex_max_program_size
+        size, code = options.regex_max_program_size, invalid.invalid_route_response_code
         return cls(
             regex_max_program_size=1024 if size is None else size,
             replace_invalid_routes=invalid.replace_invalid_routes,
-            invalid_route_code=invalid.invalid_route_response_code or 404,
+            invalid_route_code=code if 200 <= code <= 599 else 404,
             invalid_route_body=invalid.invalid_route_response_body,
             circuit_breakers=options.circuit_breakers,
         )

@@ -36,8 +36,9 @@ class TranslatedHost:
     name: str
     domains: tuple[str, ...]
     body: bytes
+    owners: tuple[Origin, ...]
     sources: frozenset[Source]
-    reports: Mapping[Source, Report]
+    reports: Reports
     clusters: frozenset[str]
     filters: frozenset[str]
     selections: frozenset[ConsulSelection]
@@ -45,6 +46,14 @@ class TranslatedHost:
     @property
     def broken(self) -> bool:
         return any(report.errors for report in self.reports.values())
+
+    def report_of(self, *errors: str) -> Reports:
+        """Errors of the host as a whole, handed to the objects it came from."""
+        report, reports = Report(), Reports()
+        for text in errors:
+            report.error("", text)
+        attribute(report, self.owners, reports)
+        return reports
 
 
 def translate_virtual_host(
@@ -79,12 +88,14 @@ def translate_virtual_host(
         if not problems.clean:
             places = route_origins(inner, origins, i) or [Origin(source=owner, path=f"{path}.routes[{i}]")]
             attribute(problems, places, reports)
-    attribute(report, host_origins(origins) or [Origin(source=owner, path=path)], reports)
+    owners = host_origins(origins) or [Origin(source=owner, path=path)]
+    attribute(report, owners, reports)
     body.append(encode(tail))
     return TranslatedHost(
         name=name,
         domains=tuple(domains),
         body=b"".join(body) if domains and host.name else b"",
+        owners=tuple(owners),
         sources=frozenset(sources),
         reports=reports,
         clusters=frozenset(found.clusters),

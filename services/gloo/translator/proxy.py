@@ -1,0 +1,88 @@
+"""A whole Proxy at once, from the same units the running gloo keeps apart: for offline use and for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from protos import gloo
+from services.gloo.plugin import Policy, Reader
+from services.gloo.resources import Resource
+from services.gloo.translator.listener import listener_conflicts, translate_listener
+from services.gloo.translator.names import route_configuration_name
+from services.gloo.translator.route import MAX_BODY
+from services.gloo.translator.sources import Reports
+from services.gloo.translator.supported import refuse_unread
+from services.gloo.translator.virtual_host import (
+    TranslatedHost,
+    find_conflicts,
+    join_route_configuration,
+    translate_virtual_host,
+)
+from shared.ref import Source
+from shared.report import Report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranslatedProxy:
+    """What a Proxy comes to by itself; the clusters are those of the upstreams."""
+
+    listeners: tuple[Resource, ...]
+    routes: tuple[Resource, ...]
+    hosts: tuple[TranslatedHost, ...]
+    reports: Reports
+
+
+def translate_proxy(proxy: gloo.Proxy, owner: Source, read: Reader, policy: Policy) -> TranslatedProxy:
+    reports: Reports = {owner: check_proxy(proxy)}
+    listeners, routes, hosts = [], [], []
+    conflicts = listener_conflicts(proxy.listeners)
+    for i, given in enumerate(proxy.listeners):
+        made, found = translate_listener(given, f"listeners[{i}]", owner, conflicts.get(i, ""))
+        merge_reports(reports, found)
+        served = list(serve_hosts(given, f"listeners[{i}]", owner, read, policy, reports))
+        hosts += served
+        if made is not None:
+            listeners.append(made)
+            name = route_configuration_name(given.name)
+            routes.append(join_route_configuration(name, served, given.route_options))
+    return TranslatedProxy(
+        listeners=tuple(listeners), routes=tuple(routes), hosts=tuple(hosts), reports=reports
+    )
+
+
+def check_proxy(proxy: gloo.Proxy) -> Report:
+    """What is wrong with a Proxy apart from its listeners."""
+    report = Report()
+    refuse_unread(proxy, report)
+    return report
+
+
+def serve_hosts(
+    given: gloo.Listener, path: str, owner: Source, read: Reader, policy: Policy, reports: Reports
+) -> Iterator[TranslatedHost]:
+    """The virtual hosts of a listener that can stand beside each other."""
+    given_hosts = given.http_listener.virtual_hosts if given.http_listener else []
+    hosts = [
+        translate_virtual_host(
+            host, f"{path}.httpListener.virtualHosts[{i}]", owner, read, policy, max_body=max_body(given)
+        )
+        for i, host in enumerate(given_hosts)
+    ]
+    conflicts = find_conflicts(hosts)
+    for i, host in enumerate(hosts):
+        merge_reports(reports, host.reports)
+        merge_reports(reports, host.report_of(*conflicts.get(i, ())))
+        if i not in conflicts and host.body:
+            yield host
+
+
+def max_body(given: gloo.Listener) -> int:
+    """How long the body of a direct response may be on this listener."""
+    limit = given.route_options.max_direct_response_body_size_bytes if given.route_options else None
+    return MAX_BODY if limit is None else limit
+
+
+def merge_reports(into: Reports, more: Reports) -> None:
+    for source, report in more.items():
+        into.setdefault(source, Report()).add(report)
