@@ -1,18 +1,44 @@
-"""Something done for each of Consul's datacenters, as they come and go."""
+"""Which datacenters are followed and how they are read; something done for each as they come and go."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
 
+from protos import gloo
 from shared.consul.client import Consul
+from shared.consul.http import Consistency
 from shared.errors import ConsulError
 from shared.runtime.backoff import Backoff
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY = 60.0
+
+_CONSISTENCY: dict[gloo.ConsulConsistencyModes, Consistency] = {
+    gloo.ConsulConsistencyModes.DefaultMode: "default",
+    gloo.ConsulConsistencyModes.StaleMode: "stale",
+    gloo.ConsulConsistencyModes.ConsistentMode: "consistent",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogOptions:
+    """What the settings say of the catalog. No *datacenters* means all that Consul knows."""
+
+    datacenters: tuple[str, ...] = ()
+    consistency: Consistency = "default"
+
+    @classmethod
+    def of(cls, settings: gloo.Settings) -> CatalogOptions:
+        discovery = settings.consul.service_discovery if settings.consul else None
+        reading = settings.consul_discovery
+        return cls(
+            datacenters=tuple(discovery.data_centers) if discovery else (),
+            consistency=_CONSISTENCY[reading.consistency_mode] if reading else "default",
+        )
 
 
 async def follow_datacenters(

@@ -26,13 +26,22 @@ class Hold(Generic[K]):
         self._missed: dict[K, float] = {}
 
     def keep(
-        self, gone: Set[K], present: Container[K], of: int, now: float, *, suspect: bool = False
+        self,
+        gone: Set[K],
+        of: int,
+        now: float,
+        *,
+        present: Container[K] | None = None,
+        suspect: bool = False,
     ) -> set[K]:
-        """Which of *gone* to keep, when *present* was seen and there were *of* things before.
+        """Which of *gone* to keep, when there were *of* things before.
 
-        *suspect* says that the look itself is in doubt: then nothing is too little to be kept.
+        A look at a part only names what it found *present*; of the rest it knows nothing. *suspect* says
+        that the look itself is in doubt: then nothing is too little to be kept.
         """
-        for key in [key for key in self._missed if key in present]:
+        for key in [
+            key for key in self._missed if (key in present if present is not None else key not in gone)
+        ]:
             del self._missed[key]
         fresh = gone - self._missed.keys()
         if suspect or self.since(now) is not None or self._implausible(len(fresh), of):

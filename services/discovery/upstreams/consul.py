@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ LABEL: Final = "discovered_by"
 PLUGIN: Final = "consulplugin"
 DEFAULT_TLS_TAG: Final = "glooUseTls"
 LONGEST_NAME: Final = 253
+MOST_NAMES: Final = 2**16
 
 Catalog = Mapping[str, Mapping[str, Collection[str]]]
 """By datacenter, the services and their tags."""
@@ -153,12 +155,14 @@ def assign_names(candidates: Iterable[Candidate], owners: Mapping[str, str]) -> 
     return names
 
 
+@lru_cache(maxsize=MOST_NAMES)
 def sanitise(name: str) -> str:
     """*name* as a DNS-1123 subdomain: lower case, ``-`` for what else is not allowed."""
     clean = _letters(name)
     return clean if clean and len(clean) <= LONGEST_NAME else with_suffix(name, name)
 
 
+@lru_cache(maxsize=MOST_NAMES)
 def with_suffix(name: str, service: str) -> str:
     """*name* sanitised, cut, and made unlike that of any other service with eight letters at its end."""
     stem = _letters(name)[: LONGEST_NAME - 9].rstrip("-.") or "service"

@@ -13,26 +13,19 @@ from services.gloo.endpoints.feed import Feed, FeedOptions
 from services.gloo.endpoints.resolve import Resolver
 from services.gloo.endpoints.table import EndpointTable
 from shared.consul.client import Consul
-from shared.consul.datacenters import follow_datacenters
-from shared.consul.http import Consistency
+from shared.consul.datacenters import CatalogOptions, follow_datacenters
 
 PATIENCE = 10.0
 """How long a datacenter other than the nearest may keep the rest from being ready."""
-
-CONSISTENCY: dict[gloo.ConsulConsistencyModes, Consistency] = {
-    gloo.ConsulConsistencyModes.DefaultMode: "default",
-    gloo.ConsulConsistencyModes.StaleMode: "stale",
-    gloo.ConsulConsistencyModes.ConsistentMode: "consistent",
-}
 
 Callback = Callable[[Set[str]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointOptions:
-    """What is followed and what serves. No *datacenters* means all that Consul knows."""
+    """What is followed and what serves."""
 
-    datacenters: tuple[str, ...] = ()
+    catalog: CatalogOptions = field(default_factory=CatalogOptions)
     serve_warning: bool = False
     serve_failing: bool = False
     dns_interval: float = 5.0
@@ -41,13 +34,9 @@ class EndpointOptions:
     @classmethod
     def of(cls, settings: gloo.Settings) -> EndpointOptions:
         """The options that the settings speak of; the others keep their defaults."""
-        consul = settings.consul or gloo.SettingsConsulConfiguration()
-        discovery = settings.consul_discovery or gloo.SettingsConsulUpstreamDiscoveryConfiguration()
-        interval = consul.dns_polling_interval
+        interval = settings.consul.dns_polling_interval if settings.consul else None
         return cls(
-            datacenters=tuple(consul.service_discovery.data_centers) if consul.service_discovery else (),
-            dns_interval=interval.total_seconds() if interval else 5.0,
-            feed=FeedOptions(consistency=CONSISTENCY[discovery.consistency_mode]),
+            catalog=CatalogOptions.of(settings), dns_interval=interval.total_seconds() if interval else 5.0
         )
 
 
@@ -100,7 +89,9 @@ class ConsulEndpoints:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._resolver.run(), name="endpoints resolver")
             tasks.create_task(
-                follow_datacenters(self._consul, self.options.datacenters, self._follow, self._forget),
+                follow_datacenters(
+                    self._consul, self.options.catalog.datacenters, self._follow, self._forget
+                ),
                 name="endpoints datacenters",
             )
             while not self.synced:  # one that is out of reach is given up on after a while
@@ -108,7 +99,14 @@ class ConsulEndpoints:
                 self._look_whether_synced()
 
     async def _follow(self, datacenter: str) -> None:
-        feed = Feed(self._consul, datacenter, self.table, self._tell, self.options.feed)
+        feed = Feed(
+            self._consul,
+            datacenter,
+            self.table,
+            self._tell,
+            self.options.feed,
+            self.options.catalog.consistency,
+        )
         self._feeds[datacenter] = feed
         await feed.run()
 

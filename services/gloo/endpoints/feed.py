@@ -25,6 +25,7 @@ from services.gloo.endpoints.table import (
     list_services,
 )
 from shared.consul.blocking import WatchOptions, WatchState, watch_query
+from shared.consul.catalog import HEALTH_SERVICE, HEALTH_STATE_ANY, NODE, NODES, SERVICES
 from shared.consul.client import Consul
 from shared.consul.http import Consistency
 from shared.errors import ConsulError
@@ -32,10 +33,6 @@ from shared.runtime.backoff import Backoff
 from shared.runtime.hold import Hold
 
 log = logging.getLogger(__name__)
-
-CHECKS = "/v1/health/state/any"
-SERVICES = "/v1/catalog/services"
-NODES = "/v1/catalog/nodes"
 
 READS_AT_ONCE = 8
 FEW = 16
@@ -49,7 +46,6 @@ LONGEST_PAUSE = 1.0
 class FeedOptions:
     """How a datacenter is followed; times in seconds. *hold_seconds* 0 believes every loss."""
 
-    consistency: Consistency = "default"
     verify_every: float = 300.0
     hold_share: float = 0.5
     hold_least: int = 10
@@ -77,6 +73,7 @@ class Feed:
         table: EndpointTable,
         publish: Callable[[Set[str]], None],
         options: FeedOptions,
+        consistency: Consistency = "default",
     ) -> None:
         self.datacenter = datacenter
         self.synced = False
@@ -86,6 +83,7 @@ class Feed:
         self._table = table
         self._publish = publish
         self._options = options
+        self._consistency = consistency
         self._hold: Hold[InstanceKey] = Hold(
             share=options.hold_share, least=options.hold_least, seconds=options.hold_seconds
         )
@@ -106,7 +104,7 @@ class Feed:
         """Follow for ever."""
         async with asyncio.TaskGroup() as tasks:
             for path, take in (
-                (CHECKS, self._take_checks),
+                (HEALTH_STATE_ANY, self._take_checks),
                 (SERVICES, self._take_services),
                 (NODES, self._take_nodes),
             ):
@@ -118,7 +116,7 @@ class Feed:
 
     async def _watch(self, path: str, take: Callable[[Any], None]) -> None:
         state = self.state.watches[path] = WatchState(f"{path} {self.datacenter}")
-        options = WatchOptions(consistency=self._options.consistency)
+        options = WatchOptions(consistency=self._consistency)
         async for _, body in watch_query(self._consul, path, self._params, options=options, state=state):
             take(body or ())
             if not self.synced:
@@ -205,7 +203,8 @@ class Feed:
     def _apply(self, listing: Listing) -> None:
         table, there = self._table, self.datacenter
         gone, now = table.gone(there, listing), time.monotonic()
-        keep = self._hold.keep(gone, listing.instances.keys(), table.size(there), now)
+        seen = None if listing.services is None else listing.instances.keys()
+        keep = self._hold.keep(gone, table.size(there), now, present=seen)
         if keep:
             log.warning(
                 "instances vanished from Consul by the dozen: holding them for a while",
@@ -218,13 +217,13 @@ class Feed:
             self._publish(changed)
 
     async def _list(self, names: Set[str]) -> Listing:
-        return list_services(await self._read_each("/v1/health/service/", names))
+        return list_services(await self._read_each(HEALTH_SERVICE, names))
 
     async def _list_all(self) -> Listing:
         nodes = await self._read(NODES) or ()
         names = [node["Node"] for node in nodes if askable(node["Node"])]
-        services = await self._read_each("/v1/catalog/node/", names)
-        return list_datacenter(nodes, services, await self._read(CHECKS) or ())
+        services = await self._read_each(NODE, names)
+        return list_datacenter(nodes, services, await self._read(HEALTH_STATE_ANY) or ())
 
     async def _keep_sweeping(self) -> None:
         backoff = Backoff(ceiling=10.0)
@@ -244,7 +243,7 @@ class Feed:
             self._doubt_services(self._table.differing(self.datacenter, node, answer))
 
         try:
-            await self._read_each("/v1/catalog/node/", filter(askable, nodes), compare)
+            await self._read_each(NODE, filter(askable, nodes), compare)
         except BaseException:
             self._unswept |= nodes
             raise
@@ -257,7 +256,7 @@ class Feed:
 
     async def _verify(self) -> None:
         self._take_nodes(await self._read(NODES) or ())
-        self._take_checks(await self._read(CHECKS) or ())
+        self._take_checks(await self._read(HEALTH_STATE_ANY) or ())
         self._sweep(self._table.nodes(self.datacenter))
 
     async def _attempt(self, work: Awaitable[None], backoff: Backoff) -> bool:
@@ -300,7 +299,7 @@ class Feed:
     async def _read(self, path: str) -> Any:
         """A read that never believes a server that has just restarted, unless stale reads were asked for."""
         self.state.reads += 1
-        stale = self._options.consistency == "stale"
+        stale = self._consistency == "stale"
         return await self._consul.get_json(
             path, self._params, consistency="default" if stale else "consistent"
         )

@@ -1,0 +1,185 @@
+"""Keeps the stored Upstreams as the catalog asks: looks when something changed, writes what differs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from services.discovery.inputs import Inputs
+from services.discovery.sink import Outcome, write_upstreams
+from services.discovery.upstreams.consul import Rules, Wanted, wanted_upstreams
+from services.discovery.upstreams.reconcile import Create, Delete, Reconciled, Update, Write, owned, reconcile
+from shared.errors import ConsulError
+from shared.ref import Ref
+from shared.runtime.backoff import Backoff
+from shared.runtime.hold import Hold
+from shared.runtime.settle import Settle
+from shared.store.kv import KeyValues
+from shared.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+UNTIL_SEEN = 5.0
+"""So long after a write the store may take to show it before it is looked at as if it had not been."""
+UNTIL_RETRIED = 1.0
+UNTIL_FAILED_AGAIN = 30.0
+MOST_NAMED = 20
+
+VERBS: dict[type[Write], str] = {Create: "create", Update: "update", Delete: "delete"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldOptions:
+    """When too many services vanish at once to be believed, and for how many seconds they are then kept."""
+
+    share: float = 0.5
+    least: int = 10
+    seconds: float = 30.0
+
+
+class Upkeep:
+    """Carries the difference between what is wanted and what is stored into the store, for ever."""
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        kv: KeyValues,
+        root: str,
+        rules: Rules,
+        owns: Callable[[Ref], bool],
+        metrics: Metrics,
+        hold: HoldOptions | None = None,
+    ) -> None:
+        self.rounds = 0
+        self._inputs = inputs
+        self._kv = kv
+        self._root = root
+        self._rules = rules
+        self._owns = owns
+        self._hold_seconds = (hold := hold or HoldOptions()).seconds
+        self._hold = Hold[Ref](share=hold.share, least=hold.least, seconds=hold.seconds)
+        self._wanted: Mapping[Ref, Wanted] = {}
+        self._problems: dict[Ref, str] = {}
+        self._failed: dict[Ref, str] = {}
+        self._kept: set[Ref] = set()
+        self._writes = metrics.counter("discovery_writes", "Upstreams written", ["verb"])
+        self._conflicts = metrics.counter("discovery_conflicts", "Writes that met a newer version")
+        self._failures = metrics.counter("discovery_failures", "Writes that Consul refused")
+        self._gauges = {
+            name: metrics.gauge(f"discovery_{name}", text)
+            for name, text in (
+                ("upstreams", "Upstreams that the catalog asks for"),
+                ("held", "Upstreams kept although their services vanished"),
+                ("left_alone", "Upstreams that are somebody else's, have an error, or cannot be written"),
+            )
+        }
+
+    async def run(self, ready: Callable[[bool, str], None] = lambda ok, why: None) -> None:
+        """Look and write for ever; *ready* is told once all was read and written."""
+        settle, backoff, inputs = Settle(), Backoff(ceiling=10.0), self._inputs
+        while True:
+            ready(bool(self.rounds), inputs.waiting_for or "the first writes are under way")
+            await self._until_due()
+            async with settle:
+                inputs.changed.clear()
+                if inputs.waiting_for:
+                    continue
+                try:
+                    await self.look()
+                except ConsulError as error:
+                    log.warning("Upstreams not written, trying again", extra={"error": str(error)})
+                    inputs.changed.set()
+                    await asyncio.sleep(backoff.next())
+                else:
+                    backoff.reset()
+
+    async def look(self) -> Outcome:
+        """Look once, and write what is ours to write."""
+        inputs, now = self._inputs, time.monotonic()
+        ours = owned(inputs.stored.values())
+        wanted = self._wanted = wanted_upstreams(inputs.catalog, self._rules, ours)
+        result = reconcile(wanted, inputs.stored, unheard=inputs.unheard)
+        self._keep_implausible_losses(result, len(ours), now)
+        for ref in [ref for ref, until in inputs.awaited.items() if until <= now]:
+            del inputs.awaited[ref]
+        writes = [
+            write
+            for ref, write in result.writes.items()
+            if ref not in self._kept and ref not in inputs.awaited and self._owns(ref)
+        ]
+        outcome = await write_upstreams(self._kv, self._root, writes)
+        self._note(result, outcome, {write.ref: write for write in writes})
+        self.rounds += 1
+        return outcome
+
+    def state(self) -> dict[str, Any]:
+        """For ``/debug``."""
+        return {
+            "waiting_for": self._inputs.waiting_for,
+            "rounds": self.rounds,
+            "upstreams": len(self._wanted),
+            "own": sum(self._owns(ref) for ref in self._wanted),
+            "renamed": {
+                str(ref): each.service for ref, each in self._wanted.items() if each.service != ref.name
+            },
+            "left_alone": self._problems,
+            "held": sorted(map(str, self._kept)),
+            "unheard_datacenters": self._inputs.unheard,
+            "services": {name: len(services) for name, services in self._inputs.catalog.items()},
+            "watches": self._inputs.watches,
+        }
+
+    async def _until_due(self) -> None:
+        """Wait for a change, or for the time at which something is to be looked at again."""
+        due = [*self._inputs.awaited.values(), *filter(None, (self._hold.until(),))]
+        try:
+            async with asyncio.timeout(max(0.0, min(due) - time.monotonic()) if due else None):
+                await self._inputs.changed.wait()
+        except TimeoutError:
+            pass
+
+    def _keep_implausible_losses(self, result: Reconciled, ours: int, now: float) -> None:
+        gone = {ref for ref, write in result.writes.items() if isinstance(write, Delete)}
+        suspect = now - self._inputs.troubled_at < self._hold_seconds
+        before, self._kept = self._kept, self._hold.keep(gone, ours, now, suspect=suspect)
+        if self._kept and not before:
+            log.warning(
+                "services vanished from Consul in a way that is hard to believe: keeping their Upstreams",
+                extra={"upstreams": len(self._kept), "hold": self._hold_seconds},
+            )
+
+    def _note(self, result: Reconciled, outcome: Outcome, writes: Mapping[Ref, Write]) -> None:
+        inputs, now = self._inputs, time.monotonic()
+        for refs, wait in (
+            (outcome.done, UNTIL_SEEN),
+            (outcome.conflicts, UNTIL_RETRIED),
+            (outcome.failed.keys(), UNTIL_FAILED_AGAIN),
+        ):
+            inputs.awaited.update(dict.fromkeys(refs, now + wait))
+        self._tell_written(sorted(outcome.done), writes)
+        self._conflicts.inc(len(outcome.conflicts))
+        self._failures.inc(len(outcome.failed))
+        self._failed = {ref: why for ref, why in self._failed.items() if ref in inputs.awaited}
+        self._failed |= outcome.failed
+        self._tell_problems({**result.problems, **self._failed})
+        self._gauges["upstreams"].set(len(self._wanted))
+        self._gauges["held"].set(len(self._kept))
+        self._gauges["left_alone"].set(len(self._problems))
+
+    def _tell_written(self, done: Sequence[Ref], writes: Mapping[Ref, Write]) -> None:
+        verbs = [VERBS[type(writes[ref])] for ref in done]
+        for verb in set(verbs):
+            self._writes.labels(verb).inc(verbs.count(verb))
+            refs = [str(ref) for ref, each in zip(done, verbs, strict=True) if each == verb]
+            extra = {"verb": verb, "count": len(refs), "upstreams": refs[:MOST_NAMED]}
+            log.info("Upstreams written", extra=extra)
+
+    def _tell_problems(self, problems: dict[Ref, str]) -> None:
+        for ref, problem in problems.items():
+            if self._problems.get(ref) != problem:
+                log.warning("Upstream not as it ought to be", extra={"upstream": ref, "problem": problem})
+        self._problems = problems
