@@ -44,7 +44,12 @@ class MemoryKV:
         return self._try([Delete(key) if index is None else DeleteCas(key, index)])
 
     async def txn(self, ops: Sequence[Op]) -> Mapping[str, Row]:
-        if failed := [i for i, op in enumerate(ops) if not self._holds(op)]:
+        written = {op.key for op in ops if isinstance(op, Put | Cas)}
+        if failed := [
+            i
+            for i, op in enumerate(ops)
+            if not (self._holds(op) or (isinstance(op, Get) and op.key in written))
+        ]:
             raise ConsulConflict(f"txn of {len(ops)}", "refused", failed=failed)
         self._apply(ops)
         return {op.key: self.rows[op.key] for op in ops if isinstance(op, Get)}
@@ -70,7 +75,7 @@ class MemoryKV:
             self._apply(ops)
         return holds
 
-    def _holds(self, op: Op) -> bool:
+    def _holds(self, op: Op, written: Collection[str] = ()) -> bool:
         at = row.index if (row := self.rows.get(op.key)) else 0
         match op:
             case Cas(index=index) | CheckIndex(index=index):
@@ -79,8 +84,8 @@ class MemoryKV:
                 return at in (0, index)
             case CheckSession(key, session):
                 return self.locks.get(key) == session
-            case Get():
-                return at > 0
+            case Get(key):
+                return at > 0 or key in written
             case _:
                 return True
 
