@@ -69,11 +69,11 @@ def regex(pattern: str, limit: int) -> str | None:
 
 def regex_matcher(pattern: str, limit: int) -> matcher.RegexMatcher:
     """*pattern* for Envoy. Its own limit is low and can be raised per pattern only by a deprecated field."""
-    if compile_pattern(pattern).size <= ENVOYS_PROGRAM_SIZE:
-        return matcher.RegexMatcher(regex=pattern)
-    return matcher.RegexMatcher(
-        regex=pattern, google_re2=matcher.RegexMatcherGoogleRe2(max_program_size=limit)
-    )
+    out = matcher.RegexMatcher(regex=pattern)
+    if compile_pattern(pattern).size > ENVOYS_PROGRAM_SIZE:
+        out.google_re2 = matcher.RegexMatcherGoogleRe2()
+        out.google_re2.max_program_size = limit  # set apart, for a constructor would warn of it
+    return out
 
 
 def substitution(text: str, pattern: str) -> str | None:

@@ -145,7 +145,7 @@ class _Parser:
         if self.next == "?":
             for opening, meaning in REFUSED_GROUPS.items():
                 if self.text.startswith(opening, self.at):
-                    raise self.bad(f"{meaning} (({opening}), which RE2 does not have", start)
+                    raise self.bad(f"{meaning}, ({opening}, which RE2 does not have", start)
             if named := self.take(NAMED):
                 if named[1] in self.names:
                     raise self.bad(f"the group name {named[1]} twice", start)

@@ -12,9 +12,10 @@ PER_MILLION = envoy_type.FractionalPercentDenominatorType.MILLION
 
 
 def inject(faults: gloo.RouteFaults, scope: Scope) -> Patch:
-    return Patch(
-        filters={FILTER: fault.HttpFault(abort=abort(faults.abort, scope), delay=delay(faults.delay, scope))}
-    )
+    if faults.abort is None and faults.delay is None:
+        return Patch()
+    out = fault.HttpFault(abort=abort(faults.abort, scope), delay=delay(faults.delay, scope))
+    return Patch(filters={FILTER: out})
 
 
 def abort(wanted: gloo.RouteAbort | None, scope: Scope) -> fault.FaultAbort | None:

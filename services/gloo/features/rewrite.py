@@ -11,12 +11,16 @@ def rewrite_prefix(prefix: str, scope: Scope) -> Patch:
         scope.error("", problem)
     if not prefix:
         scope.warn("", "empty, so the path stays as it is; write / to strip the prefix")
+        return Patch()
     if any(matcher.regex is not None for matcher in scope.matchers):
         scope.warn("", "replaces the whole path, because the matcher is a regex")
     return Patch(action={"prefix_rewrite": prefix})
 
 
 def rewrite_host(host: str, scope: Scope) -> Patch:
+    if not host:
+        scope.warn("", "empty, so the host stays as it is")
+        return Patch()
     if problem := checks.authority(host):
         scope.error("", problem)
     return Patch(action={"host_rewrite_literal": host})

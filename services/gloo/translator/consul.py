@@ -93,7 +93,7 @@ class SubsetKeys:
         """The sets of keys a route may choose by: all of the datacenters', of the tags', of both."""
         tags = frozenset(f"tag_{tag}" for tag in self.tags)
         centers = frozenset(f"dc_{center}" for center in self.data_centers)
-        yield from {keys for keys in (centers, tags, centers | tags) if keys}
+        yield from dict.fromkeys(keys for keys in (centers, tags, centers | tags) if keys)
 
     def values_of(self, instance: Instance) -> list[str]:
         """The subsets *instance* is in, one value for each set of keys."""

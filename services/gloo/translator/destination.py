@@ -30,11 +30,16 @@ MAX_WEIGHT = 2**32 - 1
 
 @dataclass(slots=True, kw_only=True)
 class Found:
-    """What the destinations of a virtual host refer to, gathered along the way."""
+    """What routes refer to, gathered along the way."""
 
     clusters: set[str] = field(default_factory=set)
     filters: set[str] = field(default_factory=set)
     selections: set[ConsulSelection] = field(default_factory=set)
+
+    def add(self, other: Found) -> None:
+        self.clusters |= other.clusters
+        self.filters |= other.filters
+        self.selections |= other.selections
 
 
 def translate_action(
@@ -63,14 +68,14 @@ def expand_group(
     group = read("UpstreamGroup", ref)
     if group is None:
         report.warn(path, f"*v1.UpstreamGroup {{ {ref} }} not found")
-        return {"cluster": missing_cluster(cluster_name(ref), policy, found)}
+        return {"cluster": missing_cluster(f"upstream-group:{cluster_name(ref)}", policy, found)}
     inner = Report()
     refuse_unread(group, inner)
     clusters = weighted(group.destinations, "destinations", read, policy, inner, found)
     for problem in (*inner.errors, *inner.warnings):
         report.warn(path, f"UpstreamGroup {ref}: {problem}")
     if inner.errors:
-        return {"cluster": missing_cluster(cluster_name(ref), policy, found)}
+        return {"cluster": missing_cluster(f"upstream-group:{cluster_name(ref)}", policy, found)}
     return {"weighted_clusters": clusters}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from protos import gloo
@@ -11,6 +12,7 @@ from services.gloo.plugin import Policy
 from shared.report import Report
 
 DEFAULT = gloo.Matcher(prefix="/")
+DOT_SEGMENT = re.compile(r"/\.\.?(/|$)")
 MAX_QUERY_NAME = 1024
 
 
@@ -24,7 +26,8 @@ def translate_matcher(given: gloo.Matcher, path: str, policy: Policy, report: Re
     limit = policy.regex_max_program_size
     if given.prefix is not None:
         out.prefix = given.prefix
-        check_path(given.prefix, f"{path}.prefix", report)
+        if given.prefix:
+            check_path(given.prefix, f"{path}.prefix", report)
     elif given.exact is not None:
         out.path = given.exact
         check_path(given.exact, f"{path}.exact", report)
@@ -100,9 +103,12 @@ def checked_regex(pattern: str, limit: int, path: str, report: Report) -> matche
 
 
 def check_path(text: str, path: str, report: Report) -> None:
+    """Envoy takes any text for a path; what a request's normalised path never has is worth telling."""
     if not text.startswith("/"):
         report.error(path, f"{checks.shown(text)} must begin with /")
     elif problem := checks.text_value(text, checks.MAX_PATH):
         report.error(path, problem)
     elif "?" in text or "#" in text:
         report.warn(path, "the query and fragment are no part of the path, so this never matches")
+    elif DOT_SEGMENT.search(text):
+        report.warn(path, "paths are normalised before they are matched, so this never matches")

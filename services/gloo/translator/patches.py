@@ -27,6 +27,7 @@ class Joined:
     action: dict[str, Any] = field(default_factory=dict)
     protocol: dict[str, Any] = field(default_factory=dict)
     filters: dict[str, betterproto2.Message] = field(default_factory=dict)
+    forwarding: list[str] = field(default_factory=list)  # the options that concern the upstream
 
     def add(self, patch: Patch) -> list[str]:
         """Take over a feature's patch; give the names that were taken already."""
@@ -67,8 +68,11 @@ def join_patches(
         if value is not None:
             at = join(path, name)
             scope = Scope(path=at, report=report, policy=policy, matchers=matchers)
-            if taken := joined.add(hook(value, scope)):
+            patch = hook(value, scope)
+            if taken := joined.add(patch):
                 report.error(at, f"contradicts another option ({', '.join(taken)})")
+            if patch.action:
+                joined.forwarding.append(at)
     return joined
 
 

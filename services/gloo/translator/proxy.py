@@ -84,5 +84,8 @@ def max_body(given: gloo.Listener) -> int:
 
 
 def merge_reports(into: Reports, more: Reports) -> None:
+    """Add *more*; what was found before, on another listener with the same host, is not told twice."""
     for source, report in more.items():
-        into.setdefault(source, Report()).add(report)
+        known = into.setdefault(source, Report())
+        known.errors += [problem for problem in report.errors if problem not in known.errors]
+        known.warnings += [problem for problem in report.warnings if problem not in known.warnings]

@@ -58,8 +58,8 @@ def translate_any_action(
     if given.route_action is not None:
         to = translate_action(given.route_action, "routeAction", around.read, around.policy, report, found)
         return {"route": route.RouteAction(**to, **joined.action)}
-    if joined.action:
-        report.warn("options", "what concerns the upstream has no effect on a route that answers itself")
+    for option in joined.forwarding:
+        report.warn(option, "has no effect on a route that answers by itself")
     if given.redirect_action is not None:
         return {"redirect": redirect(given.redirect_action, given, around.policy, report)}
     if given.direct_response_action is not None:

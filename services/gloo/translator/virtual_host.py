@@ -81,7 +81,8 @@ def translate_virtual_host(
     around = Surroundings(virtual_host=name, read=read, policy=policy, max_body=max_body)
     body = [encode(route.VirtualHost(name=name, domains=domains))]
     for i, each in enumerate(host.routes):
-        routes, problems = serve_route(each, i, around, found)
+        routes, problems, seen = serve_route(each, i, around)
+        found.add(seen)
         body += [length_delimited(ROUTES_FIELD, encoded) for encoded in routes]
         inner = origins_of(each)
         sources.update(origin.source for origin in inner)
@@ -104,18 +105,17 @@ def translate_virtual_host(
     )
 
 
-def serve_route(
-    given: gloo.Route, index: int, around: Surroundings, found: Found
-) -> tuple[list[bytes], Report]:
-    """A route's encoded routes as they are to be served, and what is wrong with it."""
+def serve_route(given: gloo.Route, index: int, around: Surroundings) -> tuple[list[bytes], Report, Found]:
+    """A route's encoded routes as they are to be served, what is wrong with it, and what they refer to."""
+    found = Found()
     routes, report = translate_route(given, index, around, found)
     if not report.errors:
         with report.collect():
-            return [encode(each) for each in routes], report
+            return [encode(each) for each in routes], report, found
     if around.policy.replace_invalid_routes and routes:
-        found.clusters.add(FALLBACK_CLUSTER)
-        return [encode(fallback_route(each)) for each in routes], report
-    return [], report
+        encoded = [encode(fallback_route(each)) for each in routes]
+        return encoded, report, Found(clusters={FALLBACK_CLUSTER})
+    return [], report, Found()
 
 
 def valid_domains(domains: Sequence[str], report: Report) -> list[str]:

@@ -1,0 +1,124 @@
+"""Golden cases of gloo's translation: a small world of objects in, Envoy's resources and the reports out.
+
+A case is a mapping with any of ``proxy``, ``upstreams``, ``upstreamGroups``, ``settings`` and ``endpoints``
+(by cluster). ``routes`` or ``virtualHost`` alone stand for a Proxy with one listener and one virtual host
+``gloo-system.default``; its listener is then left out of the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from protos import gloo
+from protos.envoy import cluster, endpoint, listener, route
+from services.gloo.endpoints.table import Endpoint
+from services.gloo.plugin import Policy
+from services.gloo.resources import Resource
+from services.gloo.sanitize import fallback_resources
+from services.gloo.translator.cluster import translate_selection, translate_upstream
+from services.gloo.translator.consul import subset_keys
+from services.gloo.translator.destination import translate_group
+from services.gloo.translator.endpoints import translate_endpoints
+from services.gloo.translator.names import FALLBACK_CLUSTER, cluster_name
+from services.gloo.translator.proxy import translate_proxy
+from shared.codec.decode import decode
+from shared.codec.documents import to_document
+from shared.ref import Ref, Source
+from shared.report import Report
+
+MESSAGES = {
+    "listeners": listener.Listener,
+    "routes": route.RouteConfiguration,
+    "clusters": cluster.Cluster,
+    "endpoints": endpoint.ClusterLoadAssignment,
+}
+PROXY = Source("Proxy", Ref("gloo-system", "gateway-proxy"))
+SOURCES = {"sources": [{"kind": "*v1.VirtualService", "name": "default", "namespace": "gloo-system"}]}
+
+
+def translate_case(case: Mapping[str, Any]) -> dict[str, Any]:
+    """The case's result as one document, every Any spelled out."""
+    resources, reports = translate_world(case)
+    parts = ("routes", "clusters", "endpoints") if "proxy" not in case else tuple(MESSAGES)
+    result: dict[str, Any] = {
+        part: {each.name: to_document(MESSAGES[part].parse(each.body)) for each in resources[part]}
+        for part in parts
+        if resources[part]
+    }
+    result["reports"] = {
+        str(source): {
+            "errors": [str(e) for e in report.errors],
+            "warnings": [str(w) for w in report.warnings],
+        }
+        for source, report in reports.items()
+        if not report.clean
+    }
+    return result
+
+
+def translate_world(
+    case: Mapping[str, Any],
+) -> tuple[dict[str, list[Resource]], dict[Source, Report]]:
+    reports: dict[Source, Report] = {}
+    policy = Policy.of(_decode(gloo.Settings, case.get("settings", {})))
+    upstreams = {_ref(each): each for each in _all(gloo.Upstream, case.get("upstreams", ()))}
+    groups = {_ref(each): each for each in _all(gloo.UpstreamGroup, case.get("upstreamGroups", ()))}
+    objects = {"Upstream": upstreams, "UpstreamGroup": groups}
+
+    def read(kind: str, ref: Ref) -> object | None:
+        return objects[kind].get(ref)
+
+    resources: dict[str, list[Resource]] = {part: [] for part in MESSAGES}
+    for ref, upstream in upstreams.items():
+        made, reports[Source("Upstream", ref)] = translate_upstream(upstream, policy)
+        resources["clusters"] += [made] if made else []
+    for ref, group in groups.items():
+        reports[Source("UpstreamGroup", ref)] = translate_group(group, read, policy)
+    if (document := _proxy(case)) is not None:
+        done = translate_proxy(_decode(gloo.Proxy, document), PROXY, read, policy)
+        resources["listeners"] += done.listeners
+        resources["routes"] += done.routes
+        reports.update(done.reports)
+        chosen = {selection for host in done.hosts for selection in host.selections}
+        resources["clusters"] += [translate_selection(each, policy) for each in sorted(chosen)]
+        if any(FALLBACK_CLUSTER in host.clusters for host in done.hosts):
+            made, serving = fallback_resources(policy)
+            resources["clusters"].append(made)
+            resources["listeners"].append(serving)
+    subsets = {cluster_name(ref): subset_keys(upstream) for ref, upstream in upstreams.items()}
+    for name, members in case.get("endpoints", {}).items():
+        endpoints = [Endpoint(**{"node": "n", "instance_id": str(i), **m}) for i, m in enumerate(members)]
+        resources["endpoints"].append(translate_endpoints(name, endpoints, subsets[name]))
+    return resources, reports
+
+
+def _proxy(case: Mapping[str, Any]) -> Any:
+    if "proxy" in case:
+        return case["proxy"]
+    if "routes" not in case and "virtualHost" not in case:
+        return None
+    host = {
+        "name": "gloo-system.default",
+        "domains": ["*"],
+        "metadata": SOURCES,
+        **case.get("virtualHost", {}),
+    }
+    host.setdefault("routes", case.get("routes", []))
+    listening = {"name": "listener-::-8080", "bindAddress": "::", "bindPort": 8080}
+    return {"listeners": [{**listening, "httpListener": {"virtualHosts": [host]}}]}
+
+
+def _all(kind: type[Any], documents: Sequence[object]) -> list[Any]:
+    return [_decode(kind, document) for document in documents]
+
+
+def _decode(kind: type[Any], document: object) -> Any:
+    report = Report()
+    message = decode(kind, document, report)
+    assert message is not None, [str(problem) for problem in report.errors]
+    return message
+
+
+def _ref(message: Any) -> Ref:
+    return Ref(message.metadata.namespace, message.metadata.name)
