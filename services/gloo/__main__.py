@@ -1,0 +1,7 @@
+"""``python -m services.gloo``."""
+
+import sys
+
+from services.gloo.app import main
+
+sys.exit(main())

@@ -1,0 +1,333 @@
+"""The gloo process: Consul's objects and endpoints in, xDS and statuses out.
+
+The xDS server and what it serves live as long as the process. Everything that depends on the settings is a
+session, begun anew when they change: Envoys keep what they have until the new session has read everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Iterable, Set
+from functools import partial
+from typing import Any
+
+from prometheus_client import Counter, Gauge
+
+from protos import gloo
+from services.gloo.endpoints.consul import ConsulEndpoints, EndpointOptions
+from services.gloo.feedback import Feedback
+from services.gloo.pipeline import Changes, Outcome, Pipeline, proxy_of, role_of
+from services.gloo.plugin import Policy
+from services.gloo.statuses import object_status, proxy_status
+from services.gloo.xds.cache import Cache
+from services.gloo.xds.server import XdsServer
+from shared.consul.client import Consul, ConsulConfig
+from shared.consul.election import Election
+from shared.consul.kv import CheckSession
+from shared.consul.members import Members
+from shared.errors import InvalidSettings
+from shared.ref import Source
+from shared.report import Report
+from shared.runtime.service import Context, run, split_address
+from shared.runtime.settle import Settle
+from shared.store.keys import DEFAULT_ROOT, PROXY, UPSTREAM, UPSTREAM_GROUP, Kind
+from shared.store.objects import Stored
+from shared.store.status import StatusWriter, same_status
+from shared.store.watch import watch_objects
+
+log = logging.getLogger(__name__)
+
+KINDS = (PROXY, UPSTREAM, UPSTREAM_GROUP)
+DRAIN_SECONDS = 5.0
+SETTINGS_USED = (
+    "consul",
+    "consulDiscovery.consistencyMode",
+    "consulKvSource",
+    "discovery",
+    "discoveryNamespace",
+    "watchNamespaces",
+    "gateway",
+    "gloo.xdsBindAddr",
+    "gloo.circuitBreakers",
+    "gloo.regexMaxProgramSize",
+    "gloo.invalidConfigPolicy",
+    "refreshRate",
+)
+
+
+def main() -> int:
+    return run("gloo", serve, admin_addr="127.0.0.1:9091", settings_used=SETTINGS_USED)
+
+
+async def serve(context: Context) -> None:
+    """Serve xDS until told to stop; sessions come and go with the settings."""
+    cache = Cache()
+    roles: asyncio.Queue[str] = asyncio.Queue()
+    feedback = Feedback(roles.put_nowait)
+    served = XdsMetrics(context)
+    server = XdsServer(cache, observer=feedback, measure=served.measure)
+    host, port = xds_address(context.settings.value)
+    try:
+        await server.start(host, port)
+    except OSError as error:
+        raise InvalidSettings(
+            f"cannot serve xDS on {host}:{port}: {error.strerror or error}; see settings.gloo.xdsBindAddr"
+        ) from error
+    if host not in ("127.0.0.1", "::1", "localhost"):
+        log.warning(
+            "xDS is served without TLS: whoever reaches it can read it", extra={"address": f"{host}:{port}"}
+        )
+    log.info("serving xDS", extra={"address": f"{host}:{server.port}"})
+    context.admin.debug("xds", lambda: {"clients": server.clients()})
+    served.count_clients(lambda: len(server.clients()))
+    session: asyncio.Task[None] | None = None
+
+    def begin(settings: gloo.Settings) -> None:
+        nonlocal session
+        if session is not None:
+            session.cancel()
+        if xds_address(settings) != (host, port):
+            log.error(
+                "settings.gloo.xdsBindAddr takes effect with the next start",
+                extra={"serving": f"{host}:{port}"},
+            )
+        run_session = partial(run_sessions, context, settings, cache, feedback, roles)
+        session = context.tasks.start("session", run_session)
+
+    begin(context.settings.value)
+    context.settings.on_change(begin)
+    await context.stopping.wait()
+    await server.stop(DRAIN_SECONDS)
+    await context.tasks.stop()
+
+
+def xds_address(settings: gloo.Settings) -> tuple[str, int]:
+    address = settings.gloo.xds_bind_addr if settings.gloo else ""
+    return split_address(address or "0.0.0.0:9977", "settings.gloo.xdsBindAddr")
+
+
+async def run_sessions(
+    context: Context, settings: gloo.Settings, cache: Cache, feedback: Feedback, roles: asyncio.Queue[str]
+) -> None:
+    async with Consul(ConsulConfig.of(settings, os.environ)) as consul:
+        await Session(context, settings, consul, cache, feedback, roles).run()
+
+
+class Session:
+    """One reading of everything under one set of settings."""
+
+    def __init__(
+        self,
+        context: Context,
+        settings: gloo.Settings,
+        consul: Consul,
+        cache: Cache,
+        feedback: Feedback,
+        roles: asyncio.Queue[str],
+    ) -> None:
+        self._context = context
+        self._consul = consul
+        self._cache = cache
+        self._feedback = feedback
+        self._roles = roles
+        self._root = (settings.consul_kv_source.root_key if settings.consul_kv_source else "") or DEFAULT_ROOT
+        self._namespace = settings.discovery_namespace or "gloo-system"
+        watched = set(settings.watch_namespaces)
+        self._namespaces = watched | {self._namespace} if watched else watched
+        self._endpoints = ConsulEndpoints(consul, EndpointOptions.of(settings))
+        self._pipeline = Pipeline(self._endpoints.table, Policy.of(settings))
+        self._changes = Changes()
+        self._news = asyncio.Event()
+        self._waiting: set[str] = {kind.name for kind in KINDS} | {"endpoints"}
+        self._stored: dict[Source, Stored] = {}
+        self._name = f"{socket.gethostname()}-{os.getpid()}"
+        self._election = Election(consul, f"{self._root}/_leaders/gloo", self._name)
+        self._members = Members(consul, f"{self._root}/_members/gloo/", self._name)
+        self._writer = StatusWriter(
+            consul.kv, self._root, namespace=self._namespace, fence=self._fence, observe=self._count_writes
+        )
+        self._writes: Counter = context.metrics.counter(
+            "status_writes", "Statuses, by what became of them", ["result"]
+        )
+
+    async def run(self) -> None:
+        """Follow everything until cancelled."""
+        self._endpoints.subscribe(self._endpoints_changed)
+        self._context.admin.debug("gloo", self.state)
+        self._tell_readiness()
+        async with asyncio.TaskGroup() as tasks:
+            for kind in KINDS:
+                tasks.create_task(self._watch(kind), name=f"watch {kind}")
+            tasks.create_task(self._endpoints.run(), name="endpoints")
+            tasks.create_task(self._translate(), name="translate")
+            tasks.create_task(self._follow_refusals(), name="feedback")
+            tasks.create_task(self._writer.run(), name="statuses")
+            tasks.create_task(self._election.run(), name="election")
+            tasks.create_task(self._follow_leadership(), name="leadership")
+            tasks.create_task(self._members.run(), name="membership")
+
+    def state(self) -> dict[str, Any]:
+        """For ``/debug/gloo``."""
+        served = self._pipeline.proxies.served
+        return {
+            "leader": self._election.holder,
+            "leading": self._election.leader,
+            "waiting_for": sorted(self._waiting),
+            "endpoints": self._endpoints.state(),
+            "virtual_hosts_translated": self._pipeline.proxies.computed,
+            "clusters": len(self._pipeline.clusters.clusters.by_name),
+            "proxies": {
+                str(ref): {
+                    "listeners": {name: each.version for name, each in one.listeners.by_name.items()},
+                    "routes": {name: each.version for name, each in one.routes.by_name.items()},
+                }
+                for ref, one in served.items()
+            },
+        }
+
+    # -- what comes in
+
+    async def _watch(self, kind: Kind) -> None:
+        watching = watch_objects(self._consul.kv, self._root, kind, namespaces=self._namespaces)
+        async for change in watching:
+            for stored in change.put.values():
+                self._stored[stored.source] = stored
+            for ref in change.gone:
+                self._stored.pop(Source(kind.name, ref), None)
+                self._writer.withdraw(kind, ref)
+            self._changes.add(kind, change.put, change.gone)
+            self._arrived(kind.name)
+
+    def _endpoints_changed(self, services: Set[str]) -> None:
+        self._changes.services.update(services)
+        if self._endpoints.synced:
+            self._arrived("endpoints")
+
+    def _arrived(self, what: str) -> None:
+        if what in self._waiting:
+            self._waiting.discard(what)
+            self._tell_readiness()
+        self._news.set()
+
+    def _tell_readiness(self) -> None:
+        why = f"waiting for Consul: {', '.join(sorted(self._waiting))}"
+        self._context.admin.ready(
+            "snapshot", False, why if self._waiting else "translating for the first time"
+        )
+
+    # -- what becomes of it
+
+    async def _translate(self) -> None:
+        """Nothing is served before everything was read once: half of it could take routes away."""
+        settle, ready = Settle(), False
+        while True:
+            await self._news.wait()
+            if self._waiting:
+                self._news.clear()
+                continue
+            async with settle:
+                self._news.clear()
+                changes, self._changes = self._changes, Changes()
+                self._publish(await self._pipeline.apply(changes))
+            if not ready:
+                ready = True
+                self._context.admin.ready("snapshot", True)
+
+    def _publish(self, outcome: Outcome) -> None:
+        for role, snapshot in outcome.snapshots.items():
+            if snapshot is None:
+                self._cache.remove(role)
+            else:
+                self._cache.set(role, snapshot)
+        self._speak(outcome.reported)
+
+    async def _follow_refusals(self) -> None:
+        while True:
+            role = await self._roles.get()
+            refused = {source for each in self._feedback.refusals(role) for source in each.sources}
+            upstreams = {source for source in self._pipeline.reports if source.kind == "Upstream"}
+            self._speak({Source("Proxy", proxy_of(role))} | upstreams & (refused | self._blamed))
+            self._blamed = refused
+
+    _blamed: Set[Source] = frozenset()
+
+    def _speak(self, sources: Iterable[Source]) -> None:
+        """Have the statuses of these objects written where they differ from what stands there."""
+        for source in sources:
+            stored = self._stored.get(source)
+            if stored is None or stored.document is None:
+                continue
+            status = self._status_of(source)
+            if status is not None and not same_status(stored.status(self._namespace), status):
+                self._writer.submit(stored, status)
+
+    def _status_of(self, source: Source) -> dict[str, Any] | None:
+        if source.kind == "Proxy":
+            found = self._pipeline.found_in(source.ref)
+            return (
+                proxy_status(found, self._feedback.refusals(role_of(source.ref)), source) if found else None
+            )
+        report = self._pipeline.reports.get(source)
+        if report is None:
+            return None
+        whole = Report()
+        whole.add(report)
+        for text in self._refused_of(source):
+            whole.error("", text)
+        return object_status(whole)
+
+    def _refused_of(self, source: Source) -> list[str]:
+        """Refusals of resources that come from this object alone."""
+        return sorted(
+            {
+                str(refusal)
+                for ref in self._pipeline.proxies.served
+                for refusal in self._feedback.refusals(role_of(ref))
+                if refusal.sources == {source}
+            }
+        )
+
+    # -- leadership
+
+    def _fence(self) -> CheckSession | None:
+        return self._election.fence
+
+    async def _follow_leadership(self) -> None:
+        gauge: Gauge = self._context.metrics.gauge("leader", "1 while this process writes statuses")
+        while True:
+            leading = await self._election.wait_changed()
+            gauge.set(leading)
+            log.info("leading" if leading else "not leading", extra={"key": self._election.key})
+            if leading:
+                self._speak(list(self._stored))
+            self._writer.wake()
+
+    def _count_writes(self, what: str, count: int) -> None:
+        self._writes.labels(what).inc(count)
+
+
+class XdsMetrics:
+    """The xDS server's numbers, by resource type."""
+
+    def __init__(self, context: Context) -> None:
+        metrics = context.metrics
+        self._clients = metrics.gauge("xds_clients", "Streams that Envoys hold open")
+        self._sent = metrics.counter("xds_sent_bytes", "Bytes of resources sent", ["type"])
+        self._pushes = metrics.counter(
+            "xds_responses", "Responses, by what became of them", ["type", "event"]
+        )
+        self._seconds = metrics.histogram("xds_ack_seconds", "From sending to the answer", ["type"])
+
+    def count_clients(self, count: Any) -> None:
+        self._clients.set_function(count)
+
+    def measure(self, event: str, type_url: str, amount: float) -> None:
+        name = type_url.rpartition(".")[2]
+        self._pushes.labels(name, event).inc()
+        if event == "sent":
+            self._sent.labels(name).inc(amount)
+        else:
+            self._seconds.labels(name).observe(amount)

@@ -1,0 +1,133 @@
+"""Clusters and their endpoints, which every Envoy gets: one for each Upstream, one for each `consul` choice.
+
+Endpoints have a way of their own: a change of instances makes new assignments for the clusters that follow
+the service and touches nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Set
+from dataclasses import dataclass
+from typing import Protocol
+
+from protos import gloo
+from services.gloo.plugin import Policy
+from services.gloo.resources import EMPTY, Resource
+from services.gloo.sanitize import choose_resource, fallback_resources
+from services.gloo.translator.cluster import translate_selection, translate_upstream
+from services.gloo.translator.consul import (
+    ConsulSelection,
+    SubsetKeys,
+    destination_cluster_name,
+    subset_keys,
+    upstream_selection,
+)
+from services.gloo.translator.endpoints import NO_SUBSETS, Endpoint, translate_endpoints
+from services.gloo.translator.names import cluster_name
+from shared.ref import Ref, Source
+from shared.report import Report
+
+
+class Instances(Protocol):
+    """Who serves a service; ``EndpointTable`` knows."""
+
+    def endpoints(
+        self,
+        service: str,
+        *,
+        datacenters: Collection[str] = (),
+        instance_tags: Collection[str] = (),
+        blacklist_tags: Collection[str] = (),
+    ) -> tuple[Endpoint, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """Which instances a cluster takes, and how its subsets are cut."""
+
+    selection: ConsulSelection
+    subsets: SubsetKeys = NO_SUBSETS
+    sources: tuple[Source, ...] = ()
+
+
+class Clusters:
+    """``clusters``, ``endpoints`` and ``reports`` are for reading; a broken Upstream keeps its last good
+    cluster."""
+
+    def __init__(self, instances: Instances, policy: Policy) -> None:
+        self.clusters = EMPTY
+        self.endpoints = EMPTY
+        self.reports: dict[Ref, Report] = {}
+        self._instances = instances
+        self._policy = policy
+        self._following: dict[str, Following] = {}
+        self._followers: defaultdict[str, set[str]] = defaultdict(set)
+        self._selections: frozenset[ConsulSelection] = frozenset()
+        if policy.replace_invalid_routes:
+            self.clusters = self.clusters.patched(put=[fallback_resources(policy)[0]])
+
+    def put_upstream(self, ref: Ref, upstream: gloo.Upstream) -> Resource | None:
+        """The cluster of a new or changed Upstream, to hand to ``patch``; its report is kept."""
+        name = cluster_name(ref)
+        made, report = translate_upstream(upstream, self._policy)
+        self.reports[ref] = report
+        if made is not None and upstream.consul is not None:
+            selection = upstream_selection(upstream.consul)
+            self._follow(name, Following(selection, subset_keys(upstream), (Source("Upstream", ref),)))
+        elif made is not None:
+            self._unfollow(name)
+        return choose_resource(made, bool(report.errors), self.clusters.by_name.get(name))
+
+    def drop_upstream(self, ref: Ref) -> str:
+        """Forget an Upstream; the name of its cluster, to hand to ``patch``."""
+        name = cluster_name(ref)
+        self.reports.pop(ref, None)
+        self._unfollow(name)
+        return name
+
+    def select(self, selections: frozenset[ConsulSelection]) -> tuple[list[Resource], list[str]]:
+        """What following these `consul` choices, and no other, puts and drops."""
+        new, old = selections - self._selections, self._selections - selections
+        self._selections = selections
+        for selection in new:
+            self._follow(destination_cluster_name(selection), Following(selection))
+        names = [destination_cluster_name(selection) for selection in old]
+        for name in names:
+            self._unfollow(name)
+        return [translate_selection(selection, self._policy) for selection in sorted(new)], names
+
+    def patch(self, put: Iterable[Resource], drop: Collection[str], services: Set[str]) -> bool:
+        """Take over clusters, and the endpoints of those and of all that follow *services*."""
+        put = list(put)
+        before = self.clusters, self.endpoints
+        self.clusters = self.clusters.patched(put=put, drop=drop)
+        touched = {resource.name for resource in put if resource.name in self._following}
+        touched.update(*(self._followers[service] for service in services if service in self._followers))
+        gone = [name for name in self.endpoints.by_name if name not in self._following] if put or drop else ()
+        self.endpoints = self.endpoints.patched(put=map(self._assignment, sorted(touched)), drop=gone)
+        return self.clusters is not before[0] or self.endpoints is not before[1]
+
+    def _assignment(self, cluster: str) -> Resource:
+        following = self._following[cluster]
+        wanted = following.selection
+        found = self._instances.endpoints(
+            wanted.service,
+            datacenters=wanted.data_centers,
+            instance_tags=wanted.instance_tags,
+            blacklist_tags=wanted.blacklist_tags,
+        )
+        chosen = [endpoint for endpoint in found if wanted.admits(endpoint)]
+        return translate_endpoints(cluster, chosen, following.subsets, following.sources)
+
+    def _follow(self, name: str, following: Following) -> None:
+        self._unfollow(name)
+        self._following[name] = following
+        self._followers[following.selection.service].add(name)
+
+    def _unfollow(self, name: str) -> None:
+        if (old := self._following.pop(name, None)) is not None:
+            followers = self._followers[old.selection.service]
+            followers.discard(name)
+            if not followers:
+                del self._followers[old.selection.service]

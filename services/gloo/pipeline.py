@@ -1,0 +1,228 @@
+"""From objects to snapshots: what changed goes in, the snapshots and reports that differ come out.
+
+No I/O here: changes come from ``inputs``, snapshots go to the xDS cache, reports to ``statuses``. Long work
+(the first snapshot of a large system) gives the event loop its turn every few milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from protos import gloo
+from services.gloo.clusters import Clusters, Instances
+from services.gloo.plugin import Policy
+from services.gloo.proxies import HostKey, Proxies
+from services.gloo.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, Resource, Snapshot
+from services.gloo.translator.consul import ConsulSelection
+from services.gloo.translator.destination import translate_group
+from services.gloo.translator.sources import Reports
+from shared.incremental.units import Key, Units
+from shared.ref import Ref, Source
+from shared.report import Report
+from shared.store.keys import PROXY, UPSTREAM, UPSTREAM_GROUP, Kind
+from shared.store.objects import Stored
+
+TURN_SECONDS = 0.005
+UNITS_A_TURN = 8
+
+
+@dataclass(slots=True)
+class Changes:
+    """What is new since the last time: objects by kind, and services whose endpoints differ."""
+
+    put: dict[Kind, dict[Ref, Stored]] = field(default_factory=dict)
+    gone: dict[Kind, set[Ref]] = field(default_factory=dict)
+    services: set[str] = field(default_factory=set)
+
+    def add(self, kind: Kind, put: Mapping[Ref, Stored], gone: Set[Ref]) -> None:
+        puts, gones = self.put.setdefault(kind, {}), self.gone.setdefault(kind, set())
+        for ref in gone:
+            puts.pop(ref, None)
+        gones.difference_update(put)
+        gones |= gone
+        puts.update(put)
+
+    def __bool__(self) -> bool:
+        return any(self.put.values()) or any(self.gone.values()) or bool(self.services)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What differs now: snapshots by role (None: the Proxy is gone), and the objects to speak about anew."""
+
+    snapshots: dict[str, Snapshot | None] = field(default_factory=dict)
+    reported: set[Source] = field(default_factory=set)
+
+
+class Pipeline:
+    """The state of translation; ``apply`` moves it."""
+
+    def __init__(self, instances: Instances, policy: Policy) -> None:
+        self.clusters = Clusters(instances, policy)
+        self.proxies = Proxies(policy)
+        self.reports: dict[Source, Report] = {}
+        self._policy = policy
+        self._read: dict[tuple[str, Ref], Any] = {}  # the messages that units may read
+        self._groups: Units[Ref, Report] = Units(
+            lambda ref, read: translate_group(self._read["UpstreamGroup", ref], read, policy)
+        )
+        self._undecodable: dict[Source, Report] = {}
+        self._turn = 0.0
+
+    def found_in(self, ref: Ref) -> Reports:
+        """What was found in a Proxy, by the object it belongs to."""
+        served = self.proxies.served.get(ref)
+        found: Reports = dict(served.reports) if served else {}
+        if broken := self._undecodable.get(Source("Proxy", ref)):
+            found[Source("Proxy", ref)] = broken
+        return found
+
+    async def apply(self, changes: Changes) -> Outcome:
+        """Translate what changed, and nothing else."""
+        self._turn = time.monotonic()
+        outcome = Outcome()
+        looked_at: set[Key] = set()
+        put, drop = await self._take_upstreams(changes, looked_at, outcome)
+        self._take_groups(changes, looked_at, outcome)
+        built, removed = await self._take_proxies(changes, looked_at, outcome)
+        for ref in removed:
+            outcome.snapshots[role_of(ref)] = None
+        new, old = self.clusters.select(self._selections())
+        shared_differs = self.clusters.patch([*put, *new], [*drop, *old], changes.services)
+        for ref in self.proxies.served if shared_differs else built:
+            outcome.snapshots[role_of(ref)] = self.snapshot(ref)
+        return outcome
+
+    def snapshot(self, ref: Ref) -> Snapshot:
+        """All that a Proxy's Envoys are served now."""
+        served = self.proxies.served[ref]
+        return Snapshot(
+            {
+                CLUSTER: self.clusters.clusters,
+                ENDPOINTS: self.clusters.endpoints,
+                LISTENER: served.listeners,
+                ROUTES: served.routes,
+            }
+        )
+
+    async def _take_upstreams(
+        self, changes: Changes, looked_at: set[Key], outcome: Outcome
+    ) -> tuple[list[Resource], list[str]]:
+        put: list[Resource] = []
+        drop: list[str] = []
+        for ref, stored in changes.put.get(UPSTREAM, {}).items():
+            message = self._take(stored, looked_at, outcome)
+            if isinstance(message, gloo.Upstream):
+                made = self.clusters.put_upstream(ref, message)
+                if made is not None:
+                    put.append(made)
+                outcome.reported.add(stored.source)
+            await self._breathe()
+        for ref in changes.gone.get(UPSTREAM, ()):
+            self._lose(UPSTREAM, ref, looked_at)
+            drop.append(self.clusters.drop_upstream(ref))
+        for source in [source for source in outcome.reported if source.kind == "Upstream"]:
+            self._report(source, self.clusters.reports.get(source.ref), outcome)
+        return put, drop
+
+    def _take_groups(self, changes: Changes, looked_at: set[Key], outcome: Outcome) -> None:
+        units = set()
+        for ref, stored in changes.put.get(UPSTREAM_GROUP, {}).items():
+            if self._take(stored, looked_at, outcome) is not None:
+                units.add(ref)
+        gone = changes.gone.get(UPSTREAM_GROUP, set())
+        for ref in gone:
+            self._lose(UPSTREAM_GROUP, ref, looked_at)
+        differing = self._groups.update(looked_at, self._get, put=units, drop=gone)
+        for ref in (differing | units) - gone:
+            self._report(Source("UpstreamGroup", ref), self._groups.values.get(ref), outcome)
+
+    async def _take_proxies(
+        self, changes: Changes, looked_at: set[Key], outcome: Outcome
+    ) -> tuple[set[Ref], set[Ref]]:
+        """The Proxies that were built anew, and those that are gone."""
+        units: list[HostKey] = []
+        lost: list[HostKey] = []
+        build: set[Ref] = set()
+        for ref, stored in changes.put.get(PROXY, {}).items():
+            message = self._take(stored, looked_at, outcome)
+            if isinstance(message, gloo.Proxy):
+                changed, gone = self.proxies.put(ref, message)
+                units += changed
+                lost += gone
+                build.add(ref)
+        removed = changes.gone.get(PROXY, set())
+        for ref in removed:
+            self._lose(PROXY, ref, looked_at)
+            lost += self.proxies.drop(ref)
+        build |= self.proxies.translate(looked_at, self._get, (), lost)
+        for turn in turns(units, UNITS_A_TURN):
+            build |= self.proxies.translate((), self._get, turn, ())
+            await self._breathe()
+        build -= removed
+        for ref in build:
+            self.proxies.build(ref)
+            outcome.reported.add(Source("Proxy", ref))
+            await self._breathe()
+        return build, removed
+
+    def _take(self, stored: Stored, looked_at: set[Key], outcome: Outcome) -> Any:
+        """The object's message if it is new or another one; a broken object keeps its last good message."""
+        key = (stored.kind.name, stored.ref)
+        outcome.reported.add(stored.source)
+        if stored.message is None:
+            self._undecodable[stored.source] = stored.report
+            self._report(stored.source, None, outcome)
+            return None
+        mended = self._undecodable.pop(stored.source, None) is not None
+        if stored.message is self._read.get(key) and not mended:
+            return None
+        self._read[key] = stored.message
+        looked_at.add(key)
+        return stored.message
+
+    def _lose(self, kind: Kind, ref: Ref, looked_at: set[Key]) -> None:
+        source = Source(kind.name, ref)
+        self._read.pop((kind.name, ref), None)
+        self._undecodable.pop(source, None)
+        self.reports.pop(source, None)
+        looked_at.add((kind.name, ref))
+
+    def _report(self, source: Source, report: Report | None, outcome: Outcome) -> None:
+        """What there is to say of an object: that it cannot be decoded goes before all else."""
+        report = self._undecodable.get(source) or report
+        if report is not None:
+            self.reports[source] = report
+            outcome.reported.add(source)
+
+    def _get(self, key: Any) -> object:
+        return self._read.get(key)
+
+    def _selections(self) -> frozenset[ConsulSelection]:
+        return frozenset().union(*(served.selections for served in self.proxies.served.values()))
+
+    async def _breathe(self) -> None:
+        if time.monotonic() - self._turn > TURN_SECONDS:
+            await asyncio.sleep(0)
+            self._turn = time.monotonic()
+
+
+def role_of(ref: Ref) -> str:
+    """The role that the Envoys of a Proxy name in their bootstrap."""
+    return f"{ref.namespace}~{ref.name}"
+
+
+def proxy_of(role: str) -> Ref:
+    namespace, _, name = role.partition("~")
+    return Ref(namespace, name)
+
+
+def turns(items: Iterable[HostKey], size: int) -> Iterable[list[HostKey]]:
+    rest = iter(items)
+    while turn := list(islice(rest, size)):
+        yield turn
