@@ -195,5 +195,11 @@ def proxy_findings(reports: Reports, owner: Source) -> Report:
     """All that was found in a Proxy as one report: what belongs to another object is named with it."""
     whole = Report()
     for source in sorted(reports):
-        whole.add(reports[source], "" if source == owner else str(source))
+        if source == owner:
+            whole.add(reports[source])
+            continue
+        for problem in reports[source].errors:
+            whole.error("", f"{source}: {problem}")
+        for problem in reports[source].warnings:
+            whole.warn("", f"{source}: {problem}")
     return whole

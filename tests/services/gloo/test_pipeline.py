@@ -1,0 +1,328 @@
+"""From objects to snapshots: what is served, what is said, and how little is translated again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.route.v3 import route_pb2
+
+from services.gloo.pipeline import Changes, Outcome, Pipeline
+from services.gloo.plugin import Policy
+from services.gloo.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, Snapshot
+from services.gloo.translator.endpoints import Endpoint
+from shared.codec.text import render_json
+from shared.ref import Ref, Source
+from shared.store.keys import PROXY, UPSTREAM, UPSTREAM_GROUP, Kind, key
+from shared.store.objects import Stored, decode_value
+
+ROLE = "gloo-system~gateway-proxy"
+PROXY_SOURCE = Source("Proxy", Ref("gloo-system", "gateway-proxy"))
+ROUTES_NAME = "listener-routes"
+
+
+@dataclass(frozen=True)
+class Instance:
+    """An endpoint as the table gives it."""
+
+    address: str
+    port: int
+    weight: int = 1
+    tags: tuple[str, ...] = ()
+    datacenter: str = "dc1"
+    hostname: str = ""
+
+
+class Catalog:
+    """The instances of each service."""
+
+    def __init__(self) -> None:
+        self.services: dict[str, tuple[Instance, ...]] = {}
+
+    def endpoints(
+        self,
+        service: str,
+        *,
+        datacenters: Collection[str] = (),
+        instance_tags: Collection[str] = (),
+        blacklist_tags: Collection[str] = (),
+    ) -> tuple[Endpoint, ...]:
+        return self.services.get(service, ())
+
+
+class World:
+    """A pipeline and what stands in Consul; each edit applies one change and gives its outcome."""
+
+    def __init__(self, policy: Policy | None = None) -> None:
+        self.catalog = Catalog()
+        self.pipeline = Pipeline(self.catalog, policy or Policy())
+        self.index = 0
+        self.stored: dict[Source, Stored] = {}
+
+    async def put(self, kind: Kind, name: str, document: dict[str, Any] | bytes) -> Outcome:
+        return await self.put_all((kind, name, document))
+
+    async def put_all(self, *objects: tuple[Kind, str, dict[str, Any] | bytes]) -> Outcome:
+        changes = Changes()
+        for kind, name, document in objects:
+            self.index += 1
+            raw = document if isinstance(document, bytes) else render_json(document)
+            ref = Ref("gloo-system", name)
+            previous = self.stored.get(Source(kind.name, ref))
+            stored = decode_value("gloo", key("gloo", kind, ref), raw, self.index, previous=previous)
+            assert stored is not None
+            self.stored[stored.source] = stored
+            changes.add(kind, {ref: stored}, frozenset())
+        return await self.pipeline.apply(changes)
+
+    async def delete(self, kind: Kind, name: str) -> Outcome:
+        changes = Changes()
+        changes.add(kind, {}, frozenset({Ref("gloo-system", name)}))
+        return await self.pipeline.apply(changes)
+
+    async def move(self, service: str, *instances: Instance) -> Outcome:
+        self.catalog.services[service] = instances
+        return await self.pipeline.apply(Changes(services={service}))
+
+
+def proxy(*hosts: dict[str, Any]) -> dict[str, Any]:
+    listener = {
+        "name": "listener",
+        "bindAddress": "::",
+        "bindPort": 8080,
+        "httpListener": {"virtualHosts": list(hosts)},
+    }
+    return {"metadata": {"name": "gateway-proxy", "namespace": "gloo-system"}, "listeners": [listener]}
+
+
+def host(name: str, *routes: dict[str, Any], domain: str = "") -> dict[str, Any]:
+    source = {"kind": "*v1.VirtualService", "name": name, "namespace": "gloo-system"}
+    return {
+        "name": f"gloo-system.{name}",
+        "domains": [domain or f"{name}.example.com"],
+        "routes": list(routes),
+        "metadata": {"sources": [source]},
+    }
+
+
+def answer(body: str, **fields: Any) -> dict[str, Any]:
+    return {"matchers": [{"prefix": "/"}], "directResponseAction": {"status": 200, "body": body}, **fields}
+
+
+def forward(upstream: str) -> dict[str, Any]:
+    ref = {"name": upstream, "namespace": "gloo-system"}
+    return {"matchers": [{"prefix": "/"}], "routeAction": {"single": {"upstream": ref}}}
+
+
+def consul(service: str, **fields: Any) -> dict[str, Any]:
+    return {"consul": {"serviceName": service}, **fields}
+
+
+def bodies(snapshot: Snapshot | None) -> dict[str, list[str]]:
+    """Each virtual host's answers."""
+    assert snapshot is not None
+    config = route_pb2.RouteConfiguration.FromString(snapshot.of(ROUTES).by_name[ROUTES_NAME].body)
+    return {
+        each.name: [route.direct_response.body.inline_string or route.route.cluster for route in each.routes]
+        for each in config.virtual_hosts
+    }
+
+
+def ports(snapshot: Snapshot | None, cluster: str) -> list[int]:
+    assert snapshot is not None
+    found = endpoint_pb2.ClusterLoadAssignment.FromString(snapshot.of(ENDPOINTS).by_name[cluster].body)
+    return [
+        member.endpoint.address.socket_address.port_value
+        for locality in found.endpoints
+        for member in locality.lb_endpoints
+    ]
+
+
+async def test_a_proxy_and_an_upstream_become_a_whole_snapshot() -> None:
+    world = World()
+    world.catalog.services["web"] = (Instance("127.0.0.1", 80),)
+
+    outcome = await world.put_all(
+        (UPSTREAM, "web", consul("web")), (PROXY, "gateway-proxy", proxy(host("a", forward("web"))))
+    )
+
+    snapshot = outcome.snapshots[ROLE]
+    assert snapshot is not None
+    assert set(snapshot.of(CLUSTER).by_name) == {"web_gloo-system"}
+    assert set(snapshot.of(LISTENER).by_name) == {"listener"}
+    assert ports(snapshot, "web_gloo-system") == [80]
+    assert bodies(snapshot) == {"gloo-system_a": ["web_gloo-system"]}
+    assert outcome.reported == {PROXY_SOURCE, Source("Upstream", Ref("gloo-system", "web"))}
+
+
+async def test_one_edited_host_among_many_is_one_unit() -> None:
+    world = World()
+    hosts = [host(f"vs-{i}", answer("old")) for i in range(50)]
+    await world.put(PROXY, "gateway-proxy", proxy(*hosts))
+    before = world.pipeline.proxies.computed
+
+    outcome = await world.put(
+        PROXY, "gateway-proxy", proxy(*hosts[:7], host("vs-7", answer("new")), *hosts[8:])
+    )
+
+    assert world.pipeline.proxies.computed == before + 1
+    assert bodies(outcome.snapshots[ROLE])["gloo-system_vs-7"] == ["new"]
+
+
+async def test_a_host_that_comes_or_goes_costs_no_other_unit() -> None:
+    world = World()
+    hosts = [host(f"vs-{i}", answer("x")) for i in range(20)]
+    await world.put(PROXY, "gateway-proxy", proxy(*hosts))
+    before = world.pipeline.proxies.computed
+
+    await world.put(PROXY, "gateway-proxy", proxy(*hosts[1:]))
+    await world.put(PROXY, "gateway-proxy", proxy(host("aa", answer("y")), *hosts[1:]))
+
+    assert world.pipeline.proxies.computed == before + 1
+
+
+async def test_endpoints_move_without_touching_routes_or_clusters() -> None:
+    world = World()
+    first = await world.put_all(
+        (UPSTREAM, "web", consul("web")), (PROXY, "gateway-proxy", proxy(host("a", forward("web"))))
+    )
+    computed = world.pipeline.proxies.computed
+
+    outcome = await world.move("web", Instance("127.0.0.1", 81))
+
+    then, now = first.snapshots[ROLE], outcome.snapshots[ROLE]
+    assert then is not None
+    assert now is not None
+    assert ports(now, "web_gloo-system") == [81]
+    assert (now.of(CLUSTER), now.of(ROUTES), now.of(LISTENER)) == (
+        then.of(CLUSTER),
+        then.of(ROUTES),
+        then.of(LISTENER),
+    )
+    assert world.pipeline.proxies.computed == computed
+
+
+async def test_a_status_written_into_an_object_translates_nothing() -> None:
+    world = World()
+    document = proxy(host("a", answer("x")))
+    await world.put(PROXY, "gateway-proxy", document)
+    computed = world.pipeline.proxies.computed
+
+    outcome = await world.put(PROXY, "gateway-proxy", {**document, "status": {"state": "Accepted"}})
+
+    assert outcome.snapshots == {}
+    assert world.pipeline.proxies.computed == computed
+
+
+async def test_an_upstream_that_appears_wakes_only_the_host_that_wanted_it() -> None:
+    world = World()
+    await world.put(PROXY, "gateway-proxy", proxy(host("a", forward("web")), host("b", answer("x"))))
+    owner = Source("VirtualService", Ref("gloo-system", "a"))
+    assert [str(problem) for problem in world.pipeline.found_in(PROXY_SOURCE.ref)[owner].warnings]
+    computed = world.pipeline.proxies.computed
+
+    await world.put(UPSTREAM, "web", consul("web"))
+
+    assert world.pipeline.proxies.computed == computed + 1
+    assert owner not in world.pipeline.found_in(PROXY_SOURCE.ref)
+
+
+async def test_a_broken_host_keeps_its_last_good_version_and_costs_nobody_else() -> None:
+    world = World()
+    await world.put(PROXY, "gateway-proxy", proxy(host("a", answer("good")), host("b", answer("old"))))
+
+    broken = answer("bad", options={"csrf": {}})
+    outcome = await world.put(PROXY, "gateway-proxy", proxy(host("a", broken), host("b", answer("new"))))
+
+    assert bodies(outcome.snapshots[ROLE]) == {"gloo-system_a": ["good"], "gloo-system_b": ["new"]}
+    found = world.pipeline.found_in(PROXY_SOURCE.ref)
+    assert [str(problem) for problem in found[Source("VirtualService", Ref("gloo-system", "a"))].errors]
+    assert Source("VirtualService", Ref("gloo-system", "b")) not in found
+
+
+async def test_a_new_host_with_a_broken_route_is_served_without_it() -> None:
+    world = World()
+
+    outcome = await world.put(
+        PROXY, "gateway-proxy", proxy(host("a", answer("bad", options={"csrf": {}}), answer("good")))
+    )
+
+    assert bodies(outcome.snapshots[ROLE]) == {"gloo-system_a": ["good"]}
+
+
+async def test_a_broken_upstream_keeps_its_last_good_cluster() -> None:
+    world = World()
+    await world.put_all(
+        (UPSTREAM, "web", consul("web")), (PROXY, "gateway-proxy", proxy(host("a", forward("web"))))
+    )
+
+    for broken in (b"\xff\xfe", {"consul": {"serviceNam": "web"}}, {"kube": {}}):
+        outcome = await world.put(UPSTREAM, "web", broken)
+
+        source = Source("Upstream", Ref("gloo-system", "web"))
+        assert source in outcome.reported
+        assert world.pipeline.reports[source].errors
+        assert "web_gloo-system" in world.pipeline.clusters.clusters.by_name
+    await world.put(UPSTREAM, "web", consul("web"))
+    assert world.pipeline.reports[source].clean
+
+
+async def test_deleted_objects_leave_nothing_behind() -> None:
+    world = World()
+    await world.put_all(
+        (UPSTREAM, "web", consul("web")), (PROXY, "gateway-proxy", proxy(host("a", forward("web"))))
+    )
+
+    await world.delete(UPSTREAM, "web")
+    outcome = await world.delete(PROXY, "gateway-proxy")
+
+    assert outcome.snapshots == {ROLE: None}
+    assert world.pipeline.clusters.clusters.by_name == {}
+    assert world.pipeline.clusters.endpoints.by_name == {}
+    assert world.pipeline.reports == {}
+
+
+async def test_a_consul_destination_makes_its_own_cluster_as_long_as_it_is_wanted() -> None:
+    world = World()
+    world.catalog.services["web"] = (
+        Instance("127.0.0.1", 80, tags=("v1",)),
+        Instance("127.0.0.1", 81, tags=("v2",)),
+    )
+    destination = {"consul": {"serviceName": "web", "tags": ["v2"]}}
+    route = {"matchers": [{"prefix": "/"}], "routeAction": {"single": destination}}
+
+    outcome = await world.put(PROXY, "gateway-proxy", proxy(host("a", route)))
+
+    (cluster,) = world.pipeline.clusters.clusters.by_name
+    assert cluster.startswith("consul-svc:web")
+    assert ports(outcome.snapshots[ROLE], cluster) == [81]
+    await world.put(PROXY, "gateway-proxy", proxy(host("a", answer("x"))))
+    assert world.pipeline.clusters.clusters.by_name == {}
+
+
+async def test_a_groups_mistakes_are_its_own_and_an_upstream_mends_them() -> None:
+    world = World()
+    member = {"destination": {"upstream": {"name": "web", "namespace": "gloo-system"}}, "weight": 1}
+
+    await world.put(UPSTREAM_GROUP, "group", {"destinations": [member]})
+
+    source = Source("UpstreamGroup", Ref("gloo-system", "group"))
+    assert "not found" in str(world.pipeline.reports[source].errors[0])
+    outcome = await world.put(UPSTREAM, "web", consul("web"))
+    assert source in outcome.reported
+    assert world.pipeline.reports[source].clean
+
+
+async def test_equal_objects_give_equal_versions_whatever_came_before() -> None:
+    one, other = World(), World()
+    hosts = [host("a", answer("1")), host("b", answer("2"))]
+    await one.put(PROXY, "gateway-proxy", proxy(host("a", answer("0"))))
+    await one.put(PROXY, "gateway-proxy", proxy(*hosts))
+    await other.put(PROXY, "gateway-proxy", proxy(*hosts))
+
+    first, second = (world.pipeline.snapshot(PROXY_SOURCE.ref) for world in (one, other))
+    assert [first.of(kind).version for kind in (LISTENER, ROUTES)] == [
+        second.of(kind).version for kind in (LISTENER, ROUTES)
+    ]
