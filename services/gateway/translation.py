@@ -89,6 +89,7 @@ class Translation:
         self._tables: dict[Ref, TableTraits] = {}
         self._findings = Findings()
         self._restored = Restored()
+        self._adopted = False
         self._before = self.plan.before
         self._chosen: dict[Ref, Part] = {}
         self._losing: frozenset[Ref] = frozenset()
@@ -101,6 +102,7 @@ class Translation:
         """Take what stored Proxies hold for what is served now: at start, and on becoming the writer."""
         self._restored = restored
         self._before = restored.before
+        self._adopted = True
 
     def update(self, changes: Changes, rules: Rules | None = None) -> set[Source]:
         """Translate *changes*; the objects of which a finding, a share in a Proxy or a value may differ."""
@@ -109,15 +111,25 @@ class Translation:
             self.rules = rules
             changed.add((RULES, ALL))
         touched = set(changes.put) | changes.gone
-        if not changed:
+        if not changed and not self._adopted:
             return touched
         services = self.services.follow(VS, changed, self._get)
         gateways = self.gateways.follow(GW, changed, self._get)
         touched |= self._note(services)
-        touched |= self._place(services, replan=bool(gateways) or not self._same_services(changed))
+        replan = self._adopted or bool(gateways) or not self._same_services(changed)
+        touched |= self._place(services, replan=replan)
+        self._adopted = False
         touched |= {Source(kind, ref) for kind, ref in gateways if isinstance(ref, Ref)}
         self._promote(touched)
         return touched
+
+    def members(self, proxy: str) -> set[Source]:
+        """The objects that have a share in a Proxy."""
+        found = {source for source, proxies in self._shares.items() if proxy in proxies}
+        for source in list(found):
+            if (value := self.services.values.get((source.kind, source.ref))) is not None:
+                found |= {Source(RT, table) for table in value.tables}
+        return found
 
     def report(self, source: Source) -> Report:
         """Everything found wrong with an object: by decoding, by its own translation, by the plan."""

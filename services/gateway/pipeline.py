@@ -1,0 +1,245 @@
+"""The two loops of the gateway: objects to Proxies, and findings to statuses.
+
+The first is the fast path: a change is translated and the Proxies are written before anything else. The
+second follows with the statuses. Only the leader writes; the others translate all the same, so that one
+of them can go on at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from services.gateway.defaults import create_default_gateways
+from services.gateway.feedback import Feedback
+from services.gateway.inputs import KINDS, Inputs
+from services.gateway.sink import Sink
+from services.gateway.translation import Rendered, Translation, Unit
+from services.gateway.translator.model import Rules
+from services.gateway.translator.restore import restore
+from shared.consul.election import Election
+from shared.ref import Source
+from shared.runtime.settle import Settle
+from shared.store.status import StatusWriter, parse_state
+from shared.store.store import Store
+from shared.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+COLLECT_SECONDS = 300.0
+
+Ready = Callable[[bool, str], None]
+
+
+class Pipeline:
+    """Holds the translation and drives it."""
+
+    def __init__(
+        self,
+        *,
+        inputs: Inputs,
+        election: Election,
+        sink: Sink,
+        statuses: StatusWriter,
+        store: Store,
+        namespace: str,
+        rules: Rules,
+        make_defaults: bool,
+        metrics: Metrics,
+        ready: Ready,
+    ) -> None:
+        self._rules = rules
+        self.translation = Translation(namespace, rules)
+        self.feedback = Feedback(namespace)
+        self._inputs = inputs
+        self._election = election
+        self._sink = sink
+        self._statuses = statuses
+        self._store = store
+        self._namespace = namespace
+        self._make_defaults = make_defaults
+        self._ready = ready
+        self._kinds = {kind.name: kind for kind in KINDS}
+        self._started = self._leads = False
+        self._untold: set[Source] = set()
+        self._unwritten: set[Source] = set()
+        self._known_failures: dict[Unit, Exception] = {}
+        self._translating = metrics.histogram(
+            "gateway_translation_seconds", "From a change taken up to the Proxies rendered"
+        )
+        self._writing = metrics.histogram("gateway_write_seconds", "Writing the Proxies of one change")
+        self._objects = metrics.gauge("gateway_objects", "Objects by kind and state", ["kind", "state"])
+        self._leading = metrics.gauge("gateway_leader", "1 while this process writes")
+
+    # Objects to Proxies
+
+    async def translate(self) -> None:
+        """Translate and write, for ever."""
+        settle = Settle()
+        self._inputs.work.set()
+        while True:
+            await self._inputs.work.wait()
+            async with settle:
+                self._inputs.work.clear()
+                await self._turn()
+
+    async def _turn(self) -> None:
+        if waiting_for := self._inputs.waiting_for:
+            self._ready(False, waiting_for)
+            return
+        leads = self._election.leader
+        if not self._started or (leads and not self._leads):
+            await self._adopt()
+        self._started, self._leads = True, leads
+        self._leading.set(leads)
+        began = time.perf_counter()
+        changes = self._inputs.take_changes()
+        touched = self.translation.update(changes, self._rules)
+        self._unwritten |= touched
+        self._untold |= touched
+        if leads:
+            rendered = self.translation.render()
+            self._translating.observe(time.perf_counter() - began)
+            await self._write(rendered)
+            await self._make_default_gateways()
+        else:
+            self._unwritten.clear()
+        for source in changes.gone:
+            self._statuses.withdraw(self._kinds[source.kind], source.ref)
+        self._log_failures()
+        self._ready(True, "")
+        self._inputs.news.set()
+
+    async def _adopt(self) -> None:
+        """Start from what is stored: whoever wrote before us may have known better versions."""
+        self._sink.forget()
+        self.feedback.forget()
+        for name in self._inputs.take_moved() | self._inputs.proxies.keys():
+            self._sink.observe(name, self._inputs.proxies.get(name))
+        stored = {}
+        for name, proxy in self._inputs.proxies.items():
+            if proxy.ours and (whole := await self._sink.whole(proxy)) is not None:
+                stored[name] = whole
+        self.translation.adopt(restore(stored))
+        for name, proxy in self._inputs.proxies.items():
+            self.feedback.observe(name, proxy.index, proxy.status, ())
+        self._untold |= self._inputs.objects.keys()
+        self._statuses.wake()
+
+    async def _write(self, rendered: Mapping[str, Rendered]) -> None:
+        began = time.perf_counter()
+        foreign = set(self._sink.foreign)
+        written = await self._sink.write(rendered)
+        for name, index in written.items():
+            members = self.translation.members(name)
+            self.feedback.written(name, index, self._unwritten & members)
+        self._unwritten.clear()
+        for name in foreign ^ self._sink.foreign:
+            self._untold |= self.translation.members(name)
+        if written:
+            self._writing.observe(time.perf_counter() - began)
+            log.info("wrote Proxies", extra={"proxies": sorted(written)})
+
+    async def _make_default_gateways(self) -> None:
+        if self._make_defaults and not self._inputs.gateway_seen:
+            await create_default_gateways(self._store, self._namespace)
+        self._make_defaults = False
+
+    def _log_failures(self) -> None:
+        """A unit that raises is a bug of ours: told once in the log, and in the object's status."""
+        failures = {**self.translation.services.failures, **self.translation.gateways.failures}
+        for (kind, ref), error in failures.items():
+            if self._known_failures.get((kind, ref)) is not error:
+                log.error("translation failed", extra={"kind": kind, "ref": ref}, exc_info=error)
+        self._known_failures = failures
+
+    # Findings to statuses
+
+    async def report(self) -> None:
+        """Say what is found, for ever."""
+        settle = Settle()
+        while True:
+            await self._inputs.news.wait()
+            async with settle:
+                self._inputs.news.clear()
+                self._tell()
+
+    def _tell(self) -> None:
+        if not self._started:
+            return
+        for name in self._inputs.take_moved():
+            proxy = self._inputs.proxies.get(name)
+            if self._sink.observe(name, proxy) or proxy is None:
+                self._inputs.work.set()
+            members = self.translation.members(name)
+            status, index = (proxy.status, proxy.index) if proxy else (None, 0)
+            self._untold |= self.feedback.observe(name, index, status, members)
+        self._untold |= self._inputs.take_restated()
+        if not self._leads:
+            return
+        told, self._untold = self._untold, set()
+        for source in sorted(told):
+            stored = self._inputs.objects.get(source)
+            known = self.translation.objects.get(source)
+            if stored is None or known is None or not stored.same_spec(known):
+                continue  # gone, or edited again: the translation has it before it next
+            status = self.feedback.status(
+                stored, self.translation.report(source), self.translation.shares(source), self._sink.foreign
+            )
+            self._statuses.submit(stored, status)
+
+    # Beside them
+
+    def use(self, rules: Rules) -> None:
+        """Translate by *rules* from now on."""
+        self._rules = rules
+        self._inputs.work.set()
+
+    async def follow_leadership(self) -> None:
+        """Have a change of leadership acted on, for ever."""
+        while True:
+            self._inputs.work.set()
+            self._statuses.wake()
+            await self._election.wait_changed()
+
+    async def collect(self) -> None:
+        """Clear away chunks that nothing needs, now and then, for ever."""
+        while True:
+            await asyncio.sleep(COLLECT_SECONDS)
+            if self._election.leader:
+                await self._sink.collect()
+
+    def state(self) -> dict[str, object]:
+        """All that ``/debug/gateway`` shows."""
+        objects = {}
+        for source, stored in sorted(self._inputs.objects.items()):
+            report = self.translation.report(source)
+            objects[str(source)] = {
+                "index": stored.index,
+                "state": parse_state(stored.status(self._namespace)).value,
+                "errors": list(map(str, report.errors)),
+                "warnings": list(map(str, report.warnings)),
+                "proxies": sorted(self.translation.shares(source)),
+            }
+        proxies = {
+            name: {
+                listener.head.name: {
+                    "gateway": str(listener.gateway),
+                    "virtualHosts": {host.name: list(map(str, host.members)) for host in listener.hosts},
+                }
+                for listener in listeners
+            }
+            for name, listeners in self.translation.plan.proxies.items()
+        }
+        return {
+            "leader": self._election.leader,
+            "holder": self._election.holder,
+            "waitingFor": self._inputs.waiting_for,
+            "objects": objects,
+            "proxies": proxies,
+            "foreignProxies": sorted(self._sink.foreign),
+            "watches": self._inputs.watches,
+            "statusesWaiting": self._statuses.waiting,
+        }

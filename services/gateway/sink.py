@@ -1,0 +1,172 @@
+"""Proxies written: only when they differ, only over what we know, only while we lead."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from prometheus_client import Counter
+
+from services.gateway.inputs import StoredProxy
+from services.gateway.translation import Rendered
+from shared.codec.text import parse
+from shared.consul.kv import DeleteCas
+from shared.errors import ConsulConflict, InvalidDocument, InvalidResource
+from shared.ref import Ref
+from shared.store.chunks import ChunkReader, MissingChunk, is_manifest, join
+from shared.store.keys import PROXY, key
+from shared.store.kv import Fence, KeyValues
+from shared.store.large import ProxyWriter
+from shared.store.objects import spec_of
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 5
+
+
+class Sink:
+    """Brings the stored Proxies to what they should be.
+
+    A Proxy of the same name that somebody else made is left alone: ``foreign`` names such. ``observe`` is
+    told what the watch sees, so that a Proxy that was altered or deleted by hand is put right.
+    """
+
+    def __init__(
+        self, kv: KeyValues, root: str, namespace: str, *, fence: Fence, writes: Counter | None = None
+    ) -> None:
+        self.foreign: set[str] = set()
+        self._kv = kv
+        self._root = root
+        self._namespace = namespace
+        self._fence = fence
+        self._writes = writes
+        self._writer = ProxyWriter(kv, root, fence=fence)
+        self._chunks = ChunkReader(kv, root)
+        self._stored: dict[str, StoredProxy] = {}
+        self._written: dict[str, Rendered] = {}
+        self._indexes: dict[str, int] = {}
+
+    def forget(self) -> None:
+        """Another process may have written: trust only what is stored."""
+        self._writer.forget()
+        self._written.clear()
+        self._indexes.clear()
+
+    def observe(self, name: str, proxy: StoredProxy | None) -> bool:
+        """Take note of what the watch saw; whether it may not be what we wrote."""
+        before = self._stored.pop(name, None)
+        index = self._indexes.get(name, 0)
+        if proxy is None:
+            self._indexes.pop(name, None)
+            self.foreign.discard(name)
+            return self._written.pop(name, None) is not None
+        self._stored[name] = proxy
+        if proxy.index <= index or name not in self._written:
+            return False
+        if before is not None and before.index >= index and before.body == proxy.body:
+            self._indexes[name] = proxy.index  # a status was written
+            return False
+        del self._written[name]
+        return True
+
+    async def write(self, wanted: Mapping[str, Rendered]) -> dict[str, int]:
+        """Write the Proxies that differ, delete ours that are not wanted; the names written, with indexes."""
+        written = {name: self._indexes[name] for name in wanted if await self._write(name, wanted[name])}
+        for name, proxy in list(self._stored.items()):
+            if name not in wanted and proxy.ours:
+                await self._delete(name, proxy)
+        return written
+
+    async def collect(self) -> int:
+        """Clear away chunks of large Proxies that nothing needs any more."""
+        return await self._writer.collect()
+
+    async def whole(self, proxy: StoredProxy) -> Mapping[str, Any] | None:
+        """The Proxy with its virtual hosts; None when they cannot be read."""
+        if not is_manifest(proxy.document):
+            return proxy.body
+        try:
+            found = spec_of(await self._chunks.read(Ref(self._namespace, proxy.name), proxy.document))
+        except (MissingChunk, InvalidResource) as error:
+            log.warning("a stored Proxy cannot be read", extra={"proxy": proxy.name, "error": str(error)})
+            return None
+        metadata = {
+            name: value for name, value in found["metadata"].items() if name != "annotations" or value
+        }
+        return {**found, "metadata": metadata}
+
+    async def _write(self, name: str, rendered: Rendered) -> bool:
+        if self._written.get(name) == rendered:
+            return False
+        ref = Ref(self._namespace, name)
+        for _ in range(ATTEMPTS):
+            proxy = self._stored.get(name)
+            if proxy is not None and not proxy.ours and proxy.document:
+                self._note_foreign(name)
+                return False
+            self.foreign.discard(name)
+            if name not in self._written and proxy is not None and await self._matches(proxy, rendered):
+                self._written[name], self._indexes[name] = rendered, proxy.index
+                return False
+            index = max(self._indexes.get(name, 0), proxy.index if proxy else 0)
+            found = await self._writer.write(ref, rendered.skeleton, rendered.parts, index)
+            if found is not None:
+                self._written[name], self._indexes[name] = rendered, found
+                self._count("written")
+                return True
+            self._count("conflict")
+            if self._fence() is None:
+                return False
+            await self._read_again(name)
+        log.warning("a Proxy is written by others all the time", extra={"proxy": name})
+        return False
+
+    async def _matches(self, proxy: StoredProxy, rendered: Rendered) -> bool:
+        """Whether what is stored is what we would write."""
+        whole = await self.whole(proxy)
+        lists: dict[str, list[Any]] = {}
+        for part in rendered.parts:
+            lists.setdefault(part.path, []).append(orjson.loads(part.body))
+        return whole is not None and whole == join(rendered.skeleton, lists)
+
+    async def _read_again(self, name: str) -> None:
+        row = await self._kv.get(key(self._root, PROXY, Ref(self._namespace, name)), consistent=True)
+        self._written.pop(name, None)
+        self._indexes.pop(name, None)
+        self._stored.pop(name, None)
+        if row is not None:
+            try:
+                document = parse(row.value)
+            except InvalidDocument:
+                document = {}
+            self._stored[name] = StoredProxy(
+                name=name, index=row.index, document=document, body=spec_of(document)
+            )
+
+    async def _delete(self, name: str, proxy: StoredProxy) -> None:
+        fence = self._fence()
+        if fence is None:
+            return
+        at = key(self._root, PROXY, Ref(self._namespace, name))
+        index = max(proxy.index, self._indexes.get(name, 0))
+        try:
+            await self._kv.txn([fence, DeleteCas(at, index)])
+        except ConsulConflict:
+            self._count("conflict")
+            return  # the watch will show what it is now
+        self._stored.pop(name, None)
+        self._written.pop(name, None)
+        self._indexes.pop(name, None)
+        self._count("deleted")
+        log.info("deleted a Proxy that no gateway makes any more", extra={"proxy": name})
+
+    def _note_foreign(self, name: str) -> None:
+        if name not in self.foreign:
+            log.error("a Proxy of this name was made by somebody else", extra={"proxy": name})
+        self.foreign.add(name)
+
+    def _count(self, result: str) -> None:
+        if self._writes is not None:
+            self._writes.labels(result).inc()
