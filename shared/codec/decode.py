@@ -400,7 +400,7 @@ def _enum(name: str, target: Any) -> Convert:
         key = value if isinstance(value, str) else str(value) if type(value) is int else None
         if key in values:
             return values[key]
-        return found.expected(path, f"one of {', '.join(numbers)}", value)
+        return found.expected(path, f"one of {', '.join(sorted(numbers, key=numbers.__getitem__))}", value)
 
     return read
 

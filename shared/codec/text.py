@@ -61,7 +61,8 @@ def set_status(raw: bytes, status: Mapping[str, Any] | None, *, field: str = "st
     loses its comments. Raises ``InvalidDocument`` when *raw* cannot be read.
     """
     text = _decoded(raw)
-    reading = None if text.lstrip().startswith("{") else read_yaml(text, places=True)
+    braces = text.lstrip().startswith("{")
+    reading = None if braces else read_yaml(text, places=True)
     before = reading.document if reading else parse(raw)
     if before.get(field) == status and (field in before) == (status is not None):
         return raw
@@ -76,7 +77,7 @@ def set_status(raw: bytes, status: Mapping[str, Any] | None, *, field: str = "st
         encoded = mark + candidate.encode()
         if _says(encoded, wanted):
             return encoded
-    return render_json(wanted) if body.lstrip().startswith(b'{"') else render(wanted).encode()
+    return render_json(wanted) if braces else render(wanted).encode()
 
 
 # Reading
@@ -148,8 +149,13 @@ class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[mi
         return True
 
 
+_LINES = re.compile(r"\S[^\n]*(\n+[^\n]+)*\n?")
+
+
 def _represent_text(dumper: Any, text: str) -> Any:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="|" if "\n" in text and _LINES.fullmatch(text) else None
+    )
 
 
 _Dumper.add_representer(str, _represent_text)

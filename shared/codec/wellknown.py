@@ -94,7 +94,7 @@ def unpack_typed_struct(body: bytes) -> tuple[str, Struct]:
 
 def duration_text(duration: timedelta) -> str:
     """``15s``, ``0.250s``: seconds with no, three or six digits of fraction."""
-    micros = round(duration / timedelta(microseconds=1))
+    micros = duration // timedelta(microseconds=1)
     sign, (seconds, fraction) = "-" if micros < 0 else "", divmod(abs(micros), 1_000_000)
     if not fraction:
         return f"{sign}{seconds}s"
