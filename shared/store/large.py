@@ -111,7 +111,7 @@ class ProxyWriter:
                 if text is None:
                     text = await self._write_chunks(ref, skeleton, parts, fresh=index == 0)
                 elif ref in self._kept:
-                    self._kept[ref].append(frozenset())
+                    self._keep(ref, frozenset(), self._used or {})
                 return await self._swap(key(self._root, PROXY, ref), text, index)
             except ConsulConflict:
                 return None
@@ -158,11 +158,14 @@ class ProxyWriter:
         for group in batches((name, Put(self._prefix + name, value)) for name, value in values.items()):
             await self._kv.txn([*self._proof(), *(op for _, op in group)])
         self._entries.update({digest_of(entry): entry for entry in every})
-        manifests = self._kept[ref]
-        manifests.append(frozenset(name for entry in every for name in names(entry)))
-        now = self._clock()
-        used.update(dict.fromkeys(frozenset().union(*manifests), now))
+        self._keep(ref, frozenset(name for entry in every for name in names(entry)), used)
         return orjson.dumps(_annotated(skeleton, listed.decode()), option=orjson.OPT_INDENT_2)
+
+    def _keep(self, ref: Ref, needed: frozenset[str], used: dict[str, float]) -> None:
+        """Note the latest manifest's chunks, and that those of the ones before were needed until now."""
+        manifests = self._kept[ref]
+        used.update(dict.fromkeys(needed.union(*manifests), self._clock()))
+        manifests.append(needed)
 
     def _entry(self, body: bytes, values: dict[str, bytes]) -> str:
         """How *body* is listed; what has to be written for it is added to *values*."""
