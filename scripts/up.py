@@ -140,14 +140,13 @@ def is_taken(port: int, *, everywhere: bool) -> bool:
 def render(run_dir: Path, ports: Mapping[str, int]) -> None:
     """Settings, bootstrap and petstore's registration with this stack's addresses."""
     shutil.rmtree(run_dir / "state", ignore_errors=True)  # Consul starts empty: nothing old may be served
-    for folder in ("state", "data/gloo-system", "data/secrets"):
+    for folder in ("state", "data/gloo-system"):
         (run_dir / folder).mkdir(parents=True, exist_ok=True)
 
     settings = yaml.safe_load((ROOT / "examples/data/gloo-system/default.yaml").read_text())
     settings["consul"]["address"] = f"127.0.0.1:{ports['CONSUL_PORT']}"
     settings["gloo"]["xdsBindAddr"] = f"127.0.0.1:{ports['XDS_PORT']}"
-    del settings["vaultSecretSource"]
-    settings["directorySecretSource"] = {"directory": str(run_dir / "data")}
+    del settings["vaultSecretSource"]  # no Vault runs here
     write(run_dir / "data/gloo-system/default.yaml", yaml.safe_dump(settings, sort_keys=False))
 
     bootstrap = yaml.safe_load((ROOT / "examples/data/envoy.yaml").read_text())

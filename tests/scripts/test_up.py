@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -134,6 +135,7 @@ async def up(tmp_path: Path) -> AsyncIterator[Up]:
     finally:
         if process.running:
             await process.stop(within=40.0)
+        await asyncio.to_thread(shutil.rmtree, ROOT / ".run" / ports["HTTP_PORT"], ignore_errors=True)
 
 
 @pytest.mark.e2e
