@@ -17,7 +17,7 @@ from services.gloo.plugin import Policy
 from services.gloo.resources import Resource
 from services.gloo.sanitize import fallback_resources
 from services.gloo.translator.cluster import translate_selection, translate_upstream
-from services.gloo.translator.consul import subset_keys
+from services.gloo.translator.consul import subset_keys, upstream_selection
 from services.gloo.translator.destination import translate_group
 from services.gloo.translator.endpoints import translate_endpoints
 from services.gloo.translator.names import FALLBACK_CLUSTER, cluster_name
@@ -27,7 +27,7 @@ from shared.codec.documents import to_document
 from shared.ref import Ref, Source
 from shared.report import Report
 
-MESSAGES = {
+MESSAGES: dict[str, Any] = {
     "listeners": listener.Listener,
     "routes": route.RouteConfiguration,
     "clusters": cluster.Cluster,
@@ -83,13 +83,15 @@ def translate_world(
         chosen = {selection for host in done.hosts for selection in host.selections}
         resources["clusters"] += [translate_selection(each, policy) for each in sorted(chosen)]
         if any(FALLBACK_CLUSTER in host.clusters for host in done.hosts):
-            made, serving = fallback_resources(policy)
-            resources["clusters"].append(made)
-            resources["listeners"].append(serving)
-    subsets = {cluster_name(ref): subset_keys(upstream) for ref, upstream in upstreams.items()}
-    for name, members in case.get("endpoints", {}).items():
-        endpoints = [Endpoint(**{"node": "n", "instance_id": str(i), **m}) for i, m in enumerate(members)]
-        resources["endpoints"].append(translate_endpoints(name, endpoints, subsets[name]))
+            fallback, answering = fallback_resources(policy)
+            resources["clusters"].append(fallback)
+            resources["listeners"].append(answering)
+    for ref, upstream in upstreams.items():
+        if upstream.consul is not None:
+            name, selection = cluster_name(ref), upstream_selection(upstream.consul)
+            members = map(_endpoint, case.get("endpoints", {}).get(name, ()))
+            serving = [each for each in members if selection.admits(each)]
+            resources["endpoints"].append(translate_endpoints(name, serving, subset_keys(upstream)))
     return resources, reports
 
 
@@ -120,5 +122,10 @@ def _decode(kind: type[Any], document: object) -> Any:
     return message
 
 
+def _endpoint(document: Mapping[str, Any]) -> Endpoint:
+    return Endpoint(**{"node": "n", "instance_id": str(document), "datacenter": "dc1", **document})
+
+
 def _ref(message: Any) -> Ref:
-    return Ref(message.metadata.namespace, message.metadata.name)
+    metadata = message.metadata or gloo.Metadata()
+    return Ref(metadata.namespace, metadata.name)

@@ -34,7 +34,7 @@ def added(
     """Without ``append`` a header is added to what is there, as Gloo has it."""
     found = []
     for i, option in enumerate(options):
-        header = option.header or gloo.HeaderValue()
+        header = option.header if option.header is not None else gloo.HeaderValue()
         if problem := checks.mutable_header(header.key):
             scope.error(f"{where}[{i}].header.key", problem)
         if problem := checks.format_string(header.value):

@@ -33,20 +33,20 @@ class Instance(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class ConsulSelection:
-    """Some instances of a service: all that are given hold; ``exact_tags`` None means any tags."""
+    """Some instances of a service: all that are given hold; without ``exact_tags`` any tags do."""
 
     service: str
     data_centers: tuple[str, ...] = ()
     instance_tags: tuple[str, ...] = ()
     blacklist_tags: tuple[str, ...] = ()
-    exact_tags: tuple[str, ...] | None = None
+    exact_tags: tuple[str, ...] = ()
 
     def admits(self, instance: Instance) -> bool:
         return (
             (not self.data_centers or instance.datacenter in self.data_centers)
             and all(tag in instance.tags for tag in self.instance_tags)
             and not any(tag in instance.tags for tag in self.blacklist_tags)
-            and (self.exact_tags is None or set(instance.tags) == set(self.exact_tags))
+            and (not self.exact_tags or set(instance.tags) == set(self.exact_tags))
         )
 
 
@@ -65,7 +65,7 @@ def destination_selection(destination: gloo.ConsulServiceDestination) -> ConsulS
     return ConsulSelection(
         service=destination.service_name,
         data_centers=tuple(sorted(set(destination.data_centers))),
-        exact_tags=tuple(sorted(set(destination.tags))) or None,
+        exact_tags=tuple(sorted(set(destination.tags))),
     )
 
 

@@ -38,8 +38,9 @@ class Joined:
             (self.protocol, patch.protocol),
             (self.filters, patch.filters),
         ):
-            taken += mine.keys() & theirs.keys()
-            mine.update(theirs)
+            if theirs:
+                taken += [name for name in theirs if name in mine]
+                mine.update(theirs)
         return taken
 
     def write(self, message: betterproto2.Message) -> None:

@@ -16,7 +16,7 @@ from protos._generated.google import protobuf
 from services.gloo.translator.names import ref_of
 from shared.codec.wellknown import dict_of
 from shared.ref import Ref, Source
-from shared.report import Report, join
+from shared.report import Problem, Report, join
 
 Reports = dict[Source, Report]
 
@@ -80,5 +80,7 @@ def attribute(report: Report, origins: Sequence[Origin], reports: Reports) -> No
     for origin in around:
         if origin.source != owner.source:
             for problem in report.errors:
-                text = f"{owner.source}: {join(here, problem.path)}: {problem.text}"
-                reports.setdefault(origin.source, Report()).warn(origin.path or "", text)
+                inner = Problem(join(here, problem.path), problem.text)
+                reports.setdefault(origin.source, Report()).warn(
+                    origin.path or "", f"{owner.source}: {inner}"
+                )

@@ -132,7 +132,7 @@ def checker(name: str) -> Check | None:
                 if value != unset:
                     found.append((json, text, refuses))
         for attribute, json, each in below:
-            if value := getattr(message, attribute):
+            if (value := getattr(message, attribute)) is not None:
                 found += each(value, json)
         return found
 

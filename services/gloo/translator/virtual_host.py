@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from protos import gloo
 from protos.envoy import route
@@ -13,16 +13,30 @@ from services.gloo.resources import Resource, resource
 from services.gloo.translator.consul import ConsulSelection
 from services.gloo.translator.destination import Found
 from services.gloo.translator.names import FALLBACK_CLUSTER, virtual_host_name
-from services.gloo.translator.patches import join_patches
+from services.gloo.translator.patches import Joined, join_patches
 from services.gloo.translator.route import MAX_BODY, Surroundings, fallback_route, translate_route
 from services.gloo.translator.sources import Origin, Reports, attribute, origins_of
 from services.gloo.translator.supported import refuse_unread
 from shared.codec.encode import encode, length_delimited
-from shared.ref import Source
+from shared.ref import Ref, Source
 from shared.report import Report
 
 ROUTES_FIELD = 3  # of envoy.config.route.v3.VirtualHost
 VIRTUAL_HOSTS_FIELD = 2  # of envoy.config.route.v3.RouteConfiguration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedRoute:
+    """One route as it is to be served, with all it came to and what it looked at for that."""
+
+    encoded: tuple[bytes, ...]
+    report: Report
+    found: Found
+    origins: tuple[Origin, ...]
+    reads: tuple[tuple[str, Ref, object], ...]
+
+
+Memo = Mapping[tuple[int, bytes], ServedRoute]  # by place and content
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +56,8 @@ class TranslatedHost:
     clusters: frozenset[str]
     filters: frozenset[str]
     selections: frozenset[ConsulSelection]
+    served: Memo = field(repr=False, compare=False)
+    terms: object = field(repr=False, compare=False)  # under which ``served`` holds
 
     @property
     def broken(self) -> bool:
@@ -64,8 +80,13 @@ def translate_virtual_host(
     policy: Policy,
     *,
     max_body: int = MAX_BODY,
+    previous: TranslatedHost | None = None,
 ) -> TranslatedHost:
-    """*path* is the host's in *owner*, the Proxy: there go the problems of a host that names no sources."""
+    """*path* is the host's in *owner*, the Proxy: there go the problems of a host that names no sources.
+
+    With its *previous* translation at hand only the routes that differ from it are translated; what the
+    others read is read again, so the record of reads is the same as without.
+    """
     name = virtual_host_name(host.name)
     found, report, reports = Found(), Report(), Reports()
     refuse_unread(host, report)
@@ -74,48 +95,81 @@ def translate_virtual_host(
     domains = valid_domains(host.domains, report)
     patch = join_patches("on_virtual_host", host.options, "options", policy, report)
     found.filters.update(patch.filters)
-    tail = route.VirtualHost()
-    patch.write(tail)
     origins = origins_of(host)
     sources = {origin.source for origin in origins} or {owner}
     around = Surroundings(virtual_host=name, read=read, policy=policy, max_body=max_body)
-    body = [encode(route.VirtualHost(name=name, domains=domains))]
-    for i, each in enumerate(host.routes):
-        routes, problems, seen = serve_route(each, i, around)
-        found.add(seen)
-        body += [length_delimited(ROUTES_FIELD, encoded) for encoded in routes]
-        inner = origins_of(each)
-        sources.update(origin.source for origin in inner)
-        if not problems.clean:
-            places = route_origins(inner, origins, i) or [Origin(source=owner, path=f"{path}.routes[{i}]")]
-            attribute(problems, places, reports)
+    terms = (name, policy, max_body)
+    known = previous.served if previous is not None and previous.terms == terms else {}
+    served: dict[tuple[int, bytes], ServedRoute] = {}
+    for i, given in enumerate(host.routes):
+        key = i, encode(given)
+        each = served[key] = reuse(known.get(key), read) or serve_route(given, i, around)
+        found.add(each.found)
+        sources.update(origin.source for origin in each.origins)
+        if not each.report.clean:
+            here = [Origin(source=owner, path=f"{path}.routes[{i}]")]
+            attribute(each.report, route_origins(each.origins, origins, i) or here, reports)
     owners = host_origins(origins) or [Origin(source=owner, path=path)]
+    body = b""
+    if domains and host.name:
+        encoded = [one for each in served.values() for one in each.encoded]
+        with report.collect():
+            body = join_host(name, domains, encoded, patch)
     attribute(report, owners, reports)
-    body.append(encode(tail))
     return TranslatedHost(
         name=name,
         domains=tuple(domains),
-        body=b"".join(body) if domains and host.name else b"",
+        body=body,
         owners=tuple(owners),
         sources=frozenset(sources),
         reports=reports,
         clusters=frozenset(found.clusters),
         filters=frozenset(found.filters),
         selections=frozenset(found.selections),
+        served=served,
+        terms=terms,
     )
 
 
-def serve_route(given: gloo.Route, index: int, around: Surroundings) -> tuple[list[bytes], Report, Found]:
-    """A route's encoded routes as they are to be served, what is wrong with it, and what they refer to."""
+def join_host(name: str, domains: Sequence[str], routes: Sequence[bytes], patch: Joined) -> bytes:
+    """A virtual host from its encoded routes, in the order of its fields."""
+    tail = route.VirtualHost()
+    patch.write(tail)
+    head = encode(route.VirtualHost(name=name, domains=list(domains)))
+    return b"".join((head, *(length_delimited(ROUTES_FIELD, each) for each in routes), encode(tail)))
+
+
+def reuse(served: ServedRoute | None, read: Reader) -> ServedRoute | None:
+    """*served*, if everything it looked at is as it was."""
+    if served is None:
+        return None
+    now = [read(kind, ref) is then for kind, ref, then in served.reads]  # all of them, for the record
+    return served if all(now) else None
+
+
+def serve_route(given: gloo.Route, index: int, around: Surroundings) -> ServedRoute:
+    """Translate and encode one route. A broken one is left out, or gives way to the fallback."""
+    reads: list[tuple[str, Ref, object]] = []
+
+    def read(kind: str, ref: Ref, /) -> object:
+        value = around.read(kind, ref)
+        reads.append((kind, ref, value))
+        return value
+
     found = Found()
-    routes, report = translate_route(given, index, around, found)
+    routes, report = translate_route(given, index, replace(around, read=read), found)
+    encoded: list[bytes] = []
     if not report.errors:
         with report.collect():
-            return [encode(each) for each in routes], report, found
-    if around.policy.replace_invalid_routes and routes:
-        encoded = [encode(fallback_route(each)) for each in routes]
-        return encoded, report, Found(clusters={FALLBACK_CLUSTER})
-    return [], report, Found()
+            encoded = [encode(each) for each in routes]
+    if report.errors:
+        found = Found()
+        if around.policy.replace_invalid_routes and routes:
+            found = Found(clusters={FALLBACK_CLUSTER})
+            encoded = [encode(fallback_route(each)) for each in routes]
+    return ServedRoute(
+        encoded=tuple(encoded), report=report, found=found, origins=origins_of(given), reads=tuple(reads)
+    )
 
 
 def valid_domains(domains: Sequence[str], report: Report) -> list[str]:

@@ -28,7 +28,7 @@ def test_envoy_accepts_all_golden_results(tmp_path: Path) -> None:
         resources, _ = translate_world(yaml.safe_load(case.read_text()))
         config = tmp_path / f"{name_of(case)}.json"
         config.write_text(json.dumps(bootstrap(resources)))
-        command = [ENVOY, "--mode", "validate", "--log-level", "warning", "--config-path", config]
+        command = [str(ENVOY), "--mode", "validate", "--log-level", "warning", "--config-path", str(config)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         warned = "Deprecated" in done.stderr and name_of(case) not in MAY_WARN
         if done.returncode or warned:
