@@ -123,6 +123,14 @@ def test_numbers_as_text_and_whole_floats() -> None:
     assert read(gloo.Metadata, {"generation": "12"}).generation == 12
 
 
+def test_keys_of_maps_become_text() -> None:
+    assert read(gloo.Metadata, {"labels": {2: "a", True: "b", "c": "d"}}).labels == {
+        "2": "a",
+        "true": "b",
+        "c": "d",
+    }
+
+
 def test_wrappers_are_written_as_plain_values() -> None:
     assert read(gloo.RouteOptions, {"prefixRewrite": ""}).prefix_rewrite == ""
     assert read(gloo.RouteOptions, {}).prefix_rewrite is None

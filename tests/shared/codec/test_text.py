@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import string
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -410,3 +412,30 @@ def test_json_in_any_layout_stays_json(
     written = set_status(raw, status)
 
     assert json.loads(written) == wanted
+
+
+def test_the_command_line_manages_without_orjson() -> None:
+    program = """
+import sys
+sys.modules["orjson"] = None
+from shared.codec.text import parse, render_json, set_status
+from shared.errors import InvalidDocument
+both = {"b": "\u00fc", "a": {}}
+print(parse(b'{"a": [1, 2.5, null]}'), render_json(both), render_json({"a": 1}, compact=True))
+print(set_status(b'{"a":1}', {"state": "Accepted"}), set_status(b"a: 1", {"state": "Accepted"}))
+for raw in (b'{"a": 1, "a": 2}', b'{"a": ' * 5000, b'{"a": NaN, "a": 1}'):
+    try:
+        print(parse(raw))
+    except InvalidDocument as error:
+        print(error)
+"""
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+
+    assert done.stdout.decode().splitlines() == [
+        "{'a': [1, 2.5, None]} " + repr('{\n  "a": {},\n  "b": "ü"\n}'.encode()) + " b'{\"a\":1}'",
+        'b\'{"a":1, "status": {"state": "Accepted"}}\' b\'a: 1\\nstatus:\\n  state: Accepted\'',
+        "line 1, column 10: the key 'a' stands here twice",
+        "line 1, column 601: nested deeper than 100 levels",
+        "line 1, column 12: the key 'a' stands here twice",
+    ]
