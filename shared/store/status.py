@@ -102,13 +102,17 @@ def same_status(one: Status, other: Status) -> bool:
     return _normal(one) == _normal(other)
 
 
-def _normal(status: Status) -> dict[str, Any]:
-    subresources = status.get("subresourceStatuses", status.get("subresource_statuses")) or {}
+def _normal(status: object) -> dict[str, Any]:
+    if not isinstance(status, Mapping):
+        status = {}
+    subresources = status.get("subresourceStatuses", status.get("subresource_statuses"))
+    if not isinstance(subresources, Mapping):
+        subresources = {}
     return {
         "state": parse_state(status),
         "reason": status.get("reason") or "",
         "reportedBy": status.get("reportedBy", status.get("reported_by")) or "",
-        "subresourceStatuses": {name: _normal(sub or {}) for name, sub in subresources.items()},
+        "subresourceStatuses": {name: _normal(sub) for name, sub in subresources.items()},
         "details": status.get("details") or {},
         "messages": status.get("messages") or [],
     }
