@@ -28,6 +28,7 @@ from typing import Any
 HERE = Path(__file__).parent
 TARGET = HERE / "_generated"
 PACKAGES = ("gateway.solo.io", "gloo.solo.io")
+ALWAYS = ("google/protobuf/timestamp.proto",)  # the codec knows it, though only Envoy's messages use it
 WRAPPERS = {
     "google.protobuf.StringValue": "string",
     "google.protobuf.BoolValue": "bool",
@@ -82,7 +83,7 @@ def contract_descriptors() -> list[Any]:
     sources = sorted(str(path.relative_to(HERE.parent)) for path in HERE.rglob("*.proto"))
     with tempfile.NamedTemporaryFile() as out:
         command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{HERE.parent}", "--include_imports"]
-        command += ["--include_source_info", f"--descriptor_set_out={out.name}", *sources]
+        command += ["--include_source_info", f"--descriptor_set_out={out.name}", *sources, *ALWAYS]
         subprocess.run(command, check=True)
         return list(descriptor_pb2.FileDescriptorSet.FromString(Path(out.name).read_bytes()).file)
 
