@@ -28,8 +28,7 @@ class Inputs:
         self.stored: dict[Ref, Stored] = {}
         self.stored_known = False
         self.awaited: dict[Ref, float] = {}
-        """What was written, or could not be, and is not to be tried again before the store shows a change
-        to it or that time has come."""
+        """What is being written, and is not tried again before the store shows it or that time has come."""
         self.troubled_at = float("-inf")
         """When a datacenter's catalog was last read anew after it could not be read, or had lost its past."""
         self.watches: dict[str, WatchState] = {}
@@ -95,6 +94,10 @@ class Inputs:
             self.stored.pop(ref, None)
             self.awaited.pop(ref, None)
             self.changed.set()
+
+    def stop_awaiting(self, now: float) -> None:
+        """What has not shown by *now* is looked at as if it had not been written."""
+        self.awaited = {ref: until for ref, until in self.awaited.items() if until > now}
 
     def forget(self, datacenter: str) -> None:
         """*datacenter* is no more."""

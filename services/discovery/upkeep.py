@@ -104,13 +104,14 @@ class Upkeep:
         wanted = self._wanted = wanted_upstreams(inputs.catalog, self._rules, ours)
         result = reconcile(wanted, inputs.stored, unheard=inputs.unheard)
         self._keep_implausible_losses(result, len(ours), now)
-        for ref in [ref for ref, until in inputs.awaited.items() if until <= now]:
-            del inputs.awaited[ref]
+        inputs.stop_awaiting(now)
         writes = [
             write
             for ref, write in result.writes.items()
             if ref not in self._kept and ref not in inputs.awaited and self._owns(ref)
         ]
+        # The watch may show a write before its own answer is here.
+        inputs.awaited.update({write.ref: now + UNTIL_SEEN for write in writes})
         outcome = await write_upstreams(self._kv, self._root, writes)
         self._note(result, outcome, {write.ref: write for write in writes})
         self.rounds += 1
@@ -154,12 +155,8 @@ class Upkeep:
 
     def _note(self, result: Reconciled, outcome: Outcome, writes: Mapping[Ref, Write]) -> None:
         inputs, now = self._inputs, time.monotonic()
-        for refs, wait in (
-            (outcome.done, UNTIL_SEEN),
-            (outcome.conflicts, UNTIL_RETRIED),
-            (outcome.failed.keys(), UNTIL_FAILED_AGAIN),
-        ):
-            inputs.awaited.update(dict.fromkeys(refs, now + wait))
+        for refs, wait in ((outcome.conflicts, UNTIL_RETRIED), (outcome.failed, UNTIL_FAILED_AGAIN)):
+            inputs.awaited.update({ref: now + wait for ref in refs if ref in inputs.awaited})
         self._tell_written(sorted(outcome.done), writes)
         self._conflicts.inc(len(outcome.conflicts))
         self._failures.inc(len(outcome.failed))
