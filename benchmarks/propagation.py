@@ -167,9 +167,8 @@ async def sample(samples: int, ours: Arm, null: Arm) -> tuple[list[float], list[
 def report(title: str, ours: Sequence[float], null: Sequence[float]) -> None:
     print(f"{title} ({len(ours)} samples)")
     for name, times in (("ours", ours), ("null", null)):
-        print(
-            f"  {name}  {'  '.join(f'p{share} {quantile(times, share) * 1e3:7.2f} ms' for share in (50, 90, 99))}"
-        )
+        shares = "  ".join(f"p{share} {quantile(times, share) * 1e3:7.2f} ms" for share in (50, 90, 99))
+        print(f"  {name}  {shares}")
     ratio = statistics.median(mine / floor for mine, floor in zip(ours, null, strict=True))
     at = {share: quantile(ours, share) / quantile(null, share) for share in (50, 99)}
     print(f"  ratio p50 {at[50]:.2f}, p99 {at[99]:.2f}, median of pairs {ratio:.2f}", flush=True)

@@ -62,8 +62,11 @@ async def test_the_tour(tmp_path: Path, delta: bool) -> None:
         assert [pet["name"] for pet in json.loads(pets.text)] == ["Dog", "Cat"]
         assert (await stack.get("/nothing")).status == 404
 
-        status = await stack.status_is("Accepted", "VirtualService", "default")
-        assert status["reportedBy"] == "gateway"
+        status = await eventually(
+            lambda: stack.status("VirtualService", "default"),
+            until=lambda found: "subresourceStatuses" in found,
+        )
+        assert (status["state"], status["reportedBy"]) == ("Accepted", "gateway")
         part = status["subresourceStatuses"]["*v1.Proxy.gloo-system.gateway-proxy"]
         assert (part["state"], part["reportedBy"]) == ("Accepted", "gloo")
         stored = await stack.object("VirtualService", "default")
@@ -111,7 +114,11 @@ def envoy_names(dump: str) -> dict[str, set[str]]:
 async def test_a_users_own_upstream_is_never_touched_and_edits_of_a_discovered_one_survive(
     stack: Stack,
 ) -> None:
-    mine = "# mine\nmetadata: {name: web, namespace: gloo-system}\nstatic: {hosts: [{addr: 127.0.0.1, port: 1}]}\n"
+    mine = """\
+# mine
+metadata: {name: web, namespace: gloo-system}
+static: {hosts: [{addr: 127.0.0.1, port: 1}]}
+"""
     await stack.put("Upstream", "web", mine)
     await stack.register("web", free_port())
     await stack.register("other", free_port())
