@@ -47,7 +47,7 @@ class StoredProxy:
 
 
 class Inputs:
-    """The newest view. ``work``: there is something to translate; ``news``: maybe a status is to be written."""
+    """The newest view. ``work`` is set when there is something to translate, ``news`` when to report on."""
 
     def __init__(self, root: str, namespace: str) -> None:
         self.objects: dict[Source, Stored] = {}
