@@ -43,7 +43,9 @@ WRAPPERS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m protos.generate", description="Generate message classes.")
+    parser = argparse.ArgumentParser(
+        prog="python -m protos.generate", description="Generate message classes."
+    )
     parser.add_argument("--contract-only", action="store_true", help="leave Envoy's messages out")
     generate(contract_only=parser.parse_args().contract_only)
 
@@ -163,7 +165,9 @@ def add_message(name: str, message: Any, messages: dict[str, Any], enums: dict[s
 
 
 def describe_field(field: Any, owner: str, message: Any, entries: dict[str, Any]) -> tuple[str, ...]:
-    entry = entries.get(field.type_name.rpartition(".")[2]) if field.type_name.startswith(f".{owner}.") else None
+    entry = (
+        entries.get(field.type_name.rpartition(".")[2]) if field.type_name.startswith(f".{owner}.") else None
+    )
     kind, type_name = field_kind(entry.field[1] if entry else field)
     oneof = message.oneof_decl[field.oneof_index].name if field.HasField("oneof_index") else ""
     shape = "map" if entry else "list" if field.label == field.LABEL_REPEATED else "one"
