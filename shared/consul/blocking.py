@@ -1,107 +1,46 @@
-"""Long polls: what changed in Consul, told once, and never a loss that did not happen.
+"""Watches: what changed in Consul, told once, and never a loss that did not happen.
 
-Consul answers early, late, with a smaller index after a restore, and a server that replays its log
-answers "nothing there" with good conscience. The rules that keep such answers from becoming news:
-
-* a first read, and the read after any failure, carries no index and is ``consistent``;
-* a failed read publishes nothing, backs off, and forgets the index;
-* a smaller index starts the watch afresh, and so does an answer before its time with the same one;
-* keys that vanish while the index went back (a wiped or restored store), or by the dozen while it stood
-  still, are held for a while before they are believed;
-* reads pause in proportion to what the last one cost, and idle ones that bring nothing pause longer.
+``polling`` decides when to ask, ``ledger`` what an answer changes and which losses to doubt, ``parts`` how to
+cut a large prefix. Here they come together.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from shared.consul.http import Consistency, Params, parse
-from shared.consul.kv import KV, Listing, RawRow, Row
-from shared.errors import ConsulDenied, ConsulError, ConsulRefused, ConsulUnavailable
+from shared.consul.kv import KV, Listing
+from shared.consul.ledger import Ledger, PrefixChange, merged
+from shared.consul.parts import Part, part_beside, partition
+from shared.consul.polling import DEFAULTS, Pace, WatchOptions, WatchState, reads
 
 if TYPE_CHECKING:
     from shared.consul.client import Consul
 
+__all__ = ["DEFAULTS", "PrefixChange", "WatchOptions", "WatchState", "watch_prefix", "watch_query"]
+
 log = logging.getLogger(__name__)
 
-MANY = 10  # vanished objects, from which on an unmoved index is doubted
-EARLY = 0.9  # of the wait
+PART_GAP = 0.1
+KEYS_GAP = 1.0
+SPARE_PARTS = 4
+ROW_OVERHEAD = 150
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WatchOptions:
-    """How a watch behaves, in seconds; *wait* defaults to the client's. *hold* 0 believes every loss."""
-
-    wait: float | None = None
-    hold: float = 30.0
-    hold_pause: float = 0.5
-    min_gap: float = 0.005
-    max_gap: float = 1.0
-    max_backoff: float = 10.0
-    denied_pause: float = 10.0
-    consistency: Consistency = "default"
+@dataclass(frozen=True, slots=True)
+class _PartRead:
+    part: Part
+    listing: Listing
+    change: PrefixChange | None
 
 
-DEFAULTS = WatchOptions()
-
-
-@dataclass(slots=True)
-class WatchState:
-    """What a watch has seen, for metrics and ``/debug``; *problem* is empty while reads succeed."""
-
-    name: str = ""
-    synced: bool = False
-    held: bool = False
-    index: int = 0
-    objects: int = 0
-    last_success: float = 0.0
-    problem: str = ""
-    polls: int = 0
-    wakeups: int = 0
-    empty_wakeups: int = 0
-    errors: int = 0
-    resets: int = 0
-    held_reads: int = 0
-    bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrefixChange:
-    """What is new under a prefix: rows to put, keys to drop. The first one is *initial*, and may be empty."""
-
-    changed: tuple[Row, ...] = ()
-    gone: frozenset[str] = frozenset()
-    index: int
-    initial: bool = False
-
-
-class Read(Protocol):
-    """An answer as the loop needs it."""
-
-    @property
-    def index(self) -> int: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def spent(self) -> float: ...
-
-
-R = TypeVar("R", bound=Read)
-
-
-@dataclass(slots=True)
-class _Pace:
-    """What the taker of an answer tells the loop: how long it worked, and what it made of the answer."""
-
-    worked: float = 0.0
-    fruitless: bool = False
-    held: bool = False
+_Keys: TypeAlias = frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,34 +54,174 @@ class QueryRead:
 async def watch_prefix(
     kv: KV, prefix: str, *, options: WatchOptions = DEFAULTS, state: WatchState | None = None
 ) -> AsyncIterator[PrefixChange]:
-    """Yield what is under *prefix* (it ends with ``/``), then every change; end only by cancellation."""
+    """Yield what is under *prefix* (it ends with ``/``), then every change; end only by cancellation.
+
+    What one transaction writes comes as one change, unless the prefix is so large that it is cut into parts.
+    """
     if not prefix.endswith("/"):
         raise ValueError(f"the prefix {prefix!r} must end with /, or it takes in its neighbours")
-    state = state if state is not None else WatchState(prefix)
-    ledger = Ledger(hold=options.hold, name=prefix)
+    watch = _PrefixWatch(kv, prefix, options, state if state is not None else WatchState(prefix))
+    while True:
+        async with aclosing(watch.whole()) as changes:
+            async for change in changes:
+                yield change
+        log.info("watching a large prefix in parts", extra={"prefix": prefix, "parts": len(watch.ledgers)})
+        async with aclosing(watch.in_parts()) as changes:
+            async for change in changes:
+                yield change
+        log.info("watching the prefix as a whole again", extra={"prefix": prefix})
 
-    async def read(index: int, consistency: Consistency) -> Listing:
-        listing = await kv.read(
-            prefix, index=index, wait=options.wait, consistency=consistency, watching=True
+
+class _PrefixWatch:
+    """A watch of one prefix, as a whole or in parts; ``ledgers`` holds what it has told, part by part."""
+
+    def __init__(self, kv: KV, prefix: str, options: WatchOptions, state: WatchState) -> None:
+        self.ledgers: dict[Part, Ledger] = {Part(prefix): Ledger(hold=options.hold, name=prefix)}
+        self._kv = kv
+        self._prefix = prefix
+        self._options = options
+        self._state = state
+        self._wait = options.wait or kv.consul.configuration.wait
+        self._cut_from = 0.0
+
+    async def whole(self) -> AsyncGenerator[PrefixChange, None]:
+        """The changes, until the prefix has grown so large that ``ledgers`` are cut into parts."""
+        whole = Part(self._prefix)
+        (ledger,) = self.ledgers.values()
+        async with aclosing(self._follow(whole, ledger, self._options)) as readings:
+            async for reading in readings:
+                if reading.change is not None:
+                    yield reading.change
+                if reading.listing.size > self._options.split_above and self._cut(reading.listing, ledger):
+                    return
+
+    async def in_parts(self) -> AsyncGenerator[PrefixChange, None]:
+        """The changes of all parts, until the parts fit no longer and ``ledgers`` are joined again."""
+        options = replace(self._options, min_gap=max(self._options.min_gap, PART_GAP))
+        sizes: dict[Part, tuple[int, int]] = {}
+        pending: dict[asyncio.Task[_PartRead | _Keys], AsyncGenerator[_PartRead | _Keys, None]] = {}
+
+        def follow(readings: AsyncGenerator[_PartRead | _Keys, None]) -> None:
+            pending[asyncio.ensure_future(anext(readings))] = readings
+
+        def take(done: Collection[asyncio.Task[_PartRead | _Keys]]) -> list[PrefixChange]:
+            changes = []
+            for task in done:
+                readings, reading = pending.pop(task), task.result()
+                if isinstance(reading, _PartRead):
+                    size = reading.listing.size
+                    sizes[reading.part] = (sizes.get(reading.part, (size,))[0], size)
+                    if reading.change is not None:
+                        changes.append(reading.change)
+                else:
+                    for part in self._parts_beside(reading):
+                        follow(self._follow(part, self.ledgers[part], options))
+                follow(readings)
+            return changes
+
+        try:
+            follow(self._keys())
+            for part, ledger in self.ledgers.items():
+                follow(self._follow(part, ledger, options))
+            while self._fit(sizes):
+                done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                if changes := take(done):
+                    yield merged(changes)
+        finally:
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+            for readings in pending.values():
+                await readings.aclose()
+        # What a part has read meanwhile stands in its ledger and has to be told.
+        last = [task.result() for task in pending if not task.cancelled()]
+        changes = [reading.change for reading in last if isinstance(reading, _PartRead) and reading.change]
+        self._join()
+        if changes:
+            yield merged(changes)
+
+    async def _follow(
+        self, part: Part, ledger: Ledger, options: WatchOptions
+    ) -> AsyncGenerator[_PartRead, None]:
+        """Each reading of one part."""
+
+        async def read(index: int, consistency: Consistency) -> Listing:
+            listing = await self._kv.read(
+                part.text,
+                index=index,
+                wait=options.wait,
+                consistency=consistency,
+                exact=part.exact,
+                watching=True,
+            )
+            if not index and not listing.rows:
+                # ACLs do not refuse a listing, they empty it; a key tells "denied" from "nothing there".
+                await self._kv.get(self._prefix)
+            return listing
+
+        pace = Pace()
+        async with aclosing(
+            reads(read, pace, options=options, state=self._state, wait=self._wait)
+        ) as listings:
+            async for listing in listings:
+                began = time.monotonic()
+                change = ledger.take(listing.index, listing.rows, began)
+                pace.held, pace.fruitless = ledger.held, change is None
+                self._state.held = any(each.held for each in self.ledgers.values())
+                self._state.held_reads += ledger.held
+                self._state.objects = sum(len(each.known) for each in self.ledgers.values())
+                pace.worked = time.monotonic() - began
+                yield _PartRead(part, listing, change)
+
+    async def _keys(self) -> AsyncGenerator[_Keys, None]:
+        """The keys under the whole prefix, whenever they change: some may lie outside the parts."""
+        options = replace(self._options, min_gap=KEYS_GAP, max_gap=KEYS_GAP)
+        answers = watch_query(
+            self._kv.consul, f"/v1/kv/{self._prefix}", (("keys", ""),), options=options, state=self._state
         )
-        if not index and not listing.rows:
-            # ACLs do not refuse a listing, they empty it; a single key tells "denied" from "nothing there".
-            await kv.get(prefix)
-        return listing
+        async for _, body in answers:
+            yield frozenset(body or ())
 
-    pace = _Pace()
-    async for listing in _reads(
-        read, pace, options=options, state=state, wait=options.wait or kv.consul.configuration.wait
-    ):
-        began = time.monotonic()
-        change = ledger.take(listing.index, listing.rows, began)
-        state.held = pace.held = ledger.held
-        state.held_reads += ledger.held
-        state.objects = len(ledger.known)
-        pace.fruitless = change is None
-        pace.worked = time.monotonic() - began
-        if change is not None:
-            yield change
+    def _cut(self, listing: Listing, ledger: Ledger) -> bool:
+        """Cut into parts; False when that cannot be done, or not yet."""
+        # The polls of parts given up hold their connections until they run out: do not add more too soon.
+        if ledger.held or time.monotonic() < self._cut_from:
+            return False
+        self._cut_from = time.monotonic() + self._wait
+        sizes = {row["Key"]: len(row["Value"] or "") + ROW_OVERHEAD for row in listing.rows}
+        plan = partition(
+            self._prefix, sizes, target=self._options.split_above // 2, most=self._options.most_parts
+        )
+        if len(plan) < 2:
+            return False
+        self.ledgers = {part: ledger.part(part.text, keys) for part, keys in plan.items()}
+        return True
+
+    def _join(self) -> None:
+        ledgers = self.ledgers.values()
+        self.ledgers = {
+            Part(self._prefix): Ledger.joined(ledgers, hold=self._options.hold, name=self._prefix)
+        }
+        self._cut_from = time.monotonic() + self._wait
+
+    def _parts_beside(self, keys: _Keys) -> Collection[Part]:
+        """New parts for those of *keys* that lie outside of all."""
+        fresh = []
+        for key in sorted(keys.difference(*(ledger.known for ledger in self.ledgers.values()))):
+            if not any(part.covers(key) for part in self.ledgers):
+                part = part_beside(self._prefix, key, self.ledgers)
+                self.ledgers[part] = next(iter(self.ledgers.values())).part(part.text)
+                fresh.append(part)
+        return fresh
+
+    def _fit(self, sizes: Mapping[Part, tuple[int, int]]) -> bool:
+        """Whether the parts, by first and last size, are neither too many, nor outgrown, nor too small."""
+        if len(self.ledgers) > self._options.most_parts + SPARE_PARTS:
+            return False
+        small = sum(size for _, size in sizes.values()) < self._options.join_below
+        if small and len(sizes) == len(self.ledgers):
+            return False
+        return not any(size > max(self._options.split_above, 2 * first) for first, size in sizes.values())
 
 
 async def watch_query(
@@ -166,136 +245,11 @@ async def watch_query(
         )
         return QueryRead(answer.index, parse(answer, f"GET {path}"), len(answer.body), answer.spent)
 
-    pace, empty = _Pace(), False
-    async for answer in _reads(
-        read, pace, options=options, state=state, wait=options.wait or consul.configuration.wait
-    ):
-        pace.fruitless = empty and not answer.body
-        empty = not answer.body
-        if not pace.fruitless:
-            yield answer.index, answer.body
-
-
-@dataclass(slots=True)
-class Ledger:
-    """What a watch of a prefix knows: every key's ModifyIndex, and whether a loss is to be believed yet."""
-
-    hold: float
-    name: str = ""
-    known: dict[str, int] = field(default_factory=dict)
-    synced: bool = False
-    max_index: int = 0
-    doubtful_since: float | None = None
-
-    @property
-    def held(self) -> bool:
-        return self.doubtful_since is not None
-
-    def take(self, index: int, rows: Sequence[RawRow], now: float) -> PrefixChange | None:
-        """The change an answer brings; None when it brings none, or a loss that is held."""
-        known = self.known
-        fresh = {row["Key"]: row["ModifyIndex"] for row in rows}
-        gone = known.keys() - fresh.keys()
-        if gone and self._doubts(index, len(gone)):
-            if self.doubtful_since is None:
-                self.doubtful_since = now
-                log.warning(
-                    "objects vanished although the index did not advance: holding them",
-                    extra={"prefix": self.name, "vanished": len(gone), "index": index, "hold": self.hold},
-                )
-            if now - self.doubtful_since < self.hold:
-                return None
-            log.error(
-                "the objects stay away: dropping them", extra={"prefix": self.name, "vanished": len(gone)}
-            )
-            self.max_index = index
-        self.doubtful_since = None
-        self.max_index = max(self.max_index, index)
-        initial, self.synced = not self.synced, True
-        changed = tuple(Row.of(row) for row in rows if known.get(row["Key"]) != row["ModifyIndex"])
-        if not changed and not gone and not initial:
-            return None
-        self.known = fresh
-        return PrefixChange(changed=changed, gone=frozenset(gone), index=index, initial=initial)
-
-    def _doubts(self, index: int, vanished: int) -> bool:
-        """Whether a lost history explains the loss better than a deletion does.
-
-        Once doubted, an index that climbs again proves nothing: a wiped store is being written anew.
-        """
-        if self.hold <= 0:
-            return False
-        implausible = vanished > MANY and vanished * 2 > len(self.known)
-        return self.held or index < self.max_index or (index == self.max_index and implausible)
-
-
-async def _reads(
-    read: Callable[[int, Consistency], Awaitable[R]],
-    pace: _Pace,
-    *,
-    options: WatchOptions,
-    state: WatchState,
-    wait: float,
-) -> AsyncIterator[R]:
-    """Yield each answer whose index moved, for ever; *pace* is read when the taker comes back for more."""
-    index, failures, fruitless = 0, 0, 0
-    while True:
-        asked = time.monotonic()
-        try:
-            answer = await read(index, options.consistency if index else "consistent")
-            if not answer.index:
-                raise ConsulUnavailable(state.name, "the answer carries no index")
-        except ConsulError as error:
-            _note_failure(state, error)
-            index, failures = 0, failures + 1
-            await asyncio.sleep(_backoff(error, failures, options))
-            continue
-        _note_success(state, answer)
-        failures = 0
-        done = time.monotonic()
-        if answer.index == index:
-            if done - asked >= wait * EARLY:
-                fruitless = 0
-            else:
-                # A parked read that a snapshot restore wakes answers early, with the old index and the old
-                # body; to ask again with that index would park beyond the restored store's own.
-                index, fruitless = 0, fruitless + 1
-        else:
-            state.resets += answer.index < state.index
-            index, state.index = (answer.index if answer.index > index else 0), answer.index
-            yield answer
-            state.wakeups += not pace.fruitless
-            state.empty_wakeups += pace.fruitless
-            fruitless = fruitless + 1 if pace.fruitless else 0
-        if pace.held:
-            index = 0
-            await asyncio.sleep(options.hold_pause)
-            continue
-        gap = max(4 * (answer.spent + pace.worked), options.min_gap)
-        if fruitless:
-            gap = max(gap, options.min_gap * 2.0 ** min(fruitless, 20))
-        await asyncio.sleep(max(0.0, done + min(gap, options.max_gap) - time.monotonic()))
-
-
-def _note_failure(state: WatchState, error: ConsulError) -> None:
-    state.polls += 1
-    state.errors += 1
-    if not state.problem:
-        log.warning("watch failed, keeping the last view", extra={"watch": state.name, "error": str(error)})
-    state.problem = str(error)
-
-
-def _note_success(state: WatchState, answer: Read) -> None:
-    if state.problem:
-        log.info("watch reads again", extra={"watch": state.name})
-    state.problem = ""
-    state.polls += 1
-    state.bytes += answer.size
-    state.synced = True
-    state.last_success = time.time()
-
-
-def _backoff(error: ConsulError, failures: int, options: WatchOptions) -> float:
-    if isinstance(error, ConsulDenied | ConsulRefused):
-        return options.denied_pause * random.uniform(1.0, 1.25)
-    return random.uniform(0.5, 1.0) * min(options.max_backoff, 0.1 * 2.0 ** min(failures, 10))
+    pace, empty = Pace(), False
+    wait = options.wait or consul.configuration.wait
+    async with aclosing(reads(read, pace, options=options, state=state, wait=wait)) as answers:
+        async for answer in answers:
+            pace.fruitless = empty and not answer.body
+            empty = not answer.body
+            if not pace.fruitless:
+                yield answer.index, answer.body

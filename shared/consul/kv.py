@@ -156,13 +156,14 @@ class KV:
         index: int = 0,
         wait: float | None = None,
         consistency: Consistency = "consistent",
+        exact: bool = False,
         watching: bool = False,
     ) -> Listing:
-        """``list`` with what it cost."""
+        """``list`` with what it cost; *exact* lists the one key *prefix* alone."""
         operation = f"kv list {prefix}"
         answer = await self.consul.read(
             f"/v1/kv/{prefix}",
-            (("recurse", ""),),
+            () if exact else (("recurse", ""),),
             index=index,
             wait=wait,
             consistency=consistency,

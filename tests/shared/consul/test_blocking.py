@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from shared.consul.blocking import (
     DEFAULTS,
-    Ledger,
     PrefixChange,
     WatchOptions,
     WatchState,
@@ -20,7 +20,7 @@ from shared.consul.blocking import (
     watch_query,
 )
 from shared.consul.client import Consul
-from shared.consul.kv import KV, Delete, Put, RawRow
+from shared.consul.kv import KV, Delete, Put, Row
 from tests.support.consul import ConsulServer
 from tests.support.waiting import eventually
 
@@ -244,6 +244,59 @@ async def test_consul_may_be_away_at_the_start(tmp_path: Path) -> None:
             assert seen.state.problem == ""
 
 
+SMALL_PARTS = WatchOptions(wait=1.0, split_above=20_000, join_below=4_000, most_parts=12)
+
+
+async def test_a_large_prefix_is_watched_in_parts_and_as_a_whole_when_it_has_shrunk(kv: KV) -> None:
+    objects = {f"vs-{number:02}": b"x" * 500 for number in range(60)}
+    await kv.txn([Put(f"{PREFIX}{name}", value) for name, value in objects.items()])
+
+    async with watching(kv, SMALL_PARTS) as seen:
+        await eventually(lambda: seen.state.polls, until=lambda polls: polls > 6)
+        before = seen.state.bytes
+        for name in ("vs-00", "vs-31", "vs-31", "vs-59"):
+            objects[name] += b"!"
+            await kv.put(f"{PREFIX}{name}", objects[name])
+            await seen.shows(objects)
+        assert seen.state.bytes - before < 60 * 500 * 2
+        for name in ("zebra", "vs", "aa", "vs-3"):
+            objects[name] = b"outside of all parts"
+            await kv.put(f"{PREFIX}{name}", objects[name])
+            await seen.shows(objects)
+        del objects["vs-07"]
+        await kv.delete(f"{PREFIX}vs-07")
+        await seen.shows(objects)
+        for name in list(objects)[3:]:
+            del objects[name]
+            await kv.delete(f"{PREFIX}{name}")
+        await seen.shows(objects)
+        objects["zebra"] = b"again"
+        await kv.put(f"{PREFIX}zebra", objects["zebra"])
+        await seen.shows(objects)
+
+    assert seen.state.objects == len(objects)
+
+
+async def test_no_change_is_lost_while_a_prefix_is_cut_and_joined(kv: KV) -> None:
+    chance = random.Random(7)
+    names = ["".join(chance.choices("ab1", k=chance.randint(1, 6))) for _ in range(80)]
+    options = replace(SMALL_PARTS, wait=0.3)
+
+    async with watching(kv, options) as seen:
+        for density in (0.9, 0.05, 0.8, 0.0, 0.5):
+            for _ in range(6):
+                ops = {
+                    f"{PREFIX}{name}": Put(f"{PREFIX}{name}", chance.randbytes(600))
+                    if chance.random() < density
+                    else Delete(f"{PREFIX}{name}")
+                    for name in chance.sample(names, 30)
+                }
+                await kv.txn(list(ops.values()))
+            _, rows = await kv.list(PREFIX)
+            stored = [Row.of(row) for row in rows]
+            await seen.shows({row.key.removeprefix(PREFIX): row.value for row in stored})
+
+
 async def test_a_query_is_told_now_and_whenever_its_index_moves(consul_server: ConsulServer, kv: KV) -> None:
     bodies: asyncio.Queue[object] = asyncio.Queue()
 
@@ -259,75 +312,3 @@ async def test_a_query_is_told_now_and_whenever_its_index_moves(consul_server: C
         await kv.delete("gloo/one")
         assert await bodies.get() is None
         task.cancel()
-
-
-def raw(**indexes: int) -> list[RawRow]:
-    return [{"Key": key, "Value": None, "Flags": 0, "ModifyIndex": index} for key, index in indexes.items()]
-
-
-MANY = {f"k{i}": i + 1 for i in range(20)}
-
-
-def test_a_deletion_of_nearly_everything_is_believed_when_the_index_advances() -> None:
-    ledger = Ledger(hold=30)
-    ledger.take(20, raw(**MANY), 0.0)
-
-    change = ledger.take(21, raw(k0=1), 1.0)
-
-    assert change is not None
-    assert len(change.gone) == 19
-
-
-def test_a_mass_vanish_at_an_unmoved_index_is_held_and_given_up_when_it_passes() -> None:
-    ledger = Ledger(hold=30)
-    ledger.take(20, raw(**MANY), 0.0)
-
-    assert ledger.take(20, raw(k0=1), 1.0) is None
-    assert ledger.held
-    assert ledger.take(20, raw(**MANY), 2.0) is None
-    assert not ledger.held
-    assert ledger.known == MANY
-
-
-def test_a_few_that_vanish_at_an_unmoved_index_are_believed() -> None:
-    ledger = Ledger(hold=30)
-    ledger.take(20, raw(**MANY), 0.0)
-
-    change = ledger.take(20, raw(**{key: index for key, index in MANY.items() if index > 10}), 1.0)
-
-    assert change is not None
-    assert len(change.gone) == 10
-
-
-def test_a_loss_in_a_lost_history_stays_held_while_the_new_index_climbs() -> None:
-    ledger = Ledger(hold=30)
-    ledger.take(7, raw(a=5, b=7), 0.0)
-
-    assert ledger.take(2, raw(a=2), 1.0) is None
-    assert ledger.take(90, raw(a=90), 20.0) is None
-    change = ledger.take(91, raw(a=90), 31.0)
-
-    assert change is not None
-    assert [row.key for row in change.changed] == ["a"]
-    assert change.gone == {"b"}
-    assert ledger.take(92, raw(), 32.0) == PrefixChange(gone=frozenset({"a"}), index=92)
-
-
-def test_a_smaller_index_without_a_loss_is_no_reason_to_hold() -> None:
-    ledger = Ledger(hold=30)
-    ledger.take(7, raw(a=5), 0.0)
-
-    change = ledger.take(5, raw(a=3, b=5), 1.0)
-
-    assert change is not None
-    assert not ledger.held
-
-
-def test_without_a_hold_every_loss_is_believed() -> None:
-    ledger = Ledger(hold=0)
-    ledger.take(20, raw(**MANY), 0.0)
-
-    change = ledger.take(1, raw(), 1.0)
-
-    assert change is not None
-    assert len(change.gone) == 20

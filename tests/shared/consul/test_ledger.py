@@ -1,0 +1,104 @@
+"""What a watch tells, and which losses it doubts."""
+
+from __future__ import annotations
+
+from shared.consul.kv import RawRow
+from shared.consul.ledger import Ledger, PrefixChange
+
+
+def raw(**indexes: int) -> list[RawRow]:
+    return [{"Key": key, "Value": None, "Flags": 0, "ModifyIndex": index} for key, index in indexes.items()]
+
+
+MANY = {f"k{i}": i + 1 for i in range(20)}
+
+
+def test_a_deletion_of_nearly_everything_is_believed_when_the_index_advances() -> None:
+    ledger = Ledger(hold=30)
+    ledger.take(20, raw(**MANY), 0.0)
+
+    change = ledger.take(21, raw(k0=1), 1.0)
+
+    assert change is not None
+    assert len(change.gone) == 19
+
+
+def test_a_mass_vanish_at_an_unmoved_index_is_held_and_given_up_when_it_passes() -> None:
+    ledger = Ledger(hold=30)
+    ledger.take(20, raw(**MANY), 0.0)
+
+    assert ledger.take(20, raw(k0=1), 1.0) is None
+    assert ledger.held
+    assert ledger.take(20, raw(**MANY), 2.0) is None
+    assert not ledger.held
+    assert ledger.known.keys() == MANY.keys()
+
+
+def test_a_few_that_vanish_at_an_unmoved_index_are_believed() -> None:
+    ledger = Ledger(hold=30)
+    ledger.take(20, raw(**MANY), 0.0)
+
+    change = ledger.take(20, raw(**{key: index for key, index in MANY.items() if index > 10}), 1.0)
+
+    assert change is not None
+    assert len(change.gone) == 10
+
+
+def test_a_loss_in_a_lost_history_stays_held_while_the_new_index_climbs() -> None:
+    ledger = Ledger(hold=30)
+    ledger.take(7, raw(a=5, b=7), 0.0)
+
+    assert ledger.take(2, raw(a=2), 1.0) is None
+    assert ledger.take(90, raw(a=90), 20.0) is None
+    change = ledger.take(91, raw(a=90), 31.0)
+
+    assert change is not None
+    assert [row.key for row in change.changed] == ["a"]
+    assert change.gone == {"b"}
+    assert ledger.take(92, raw(), 32.0) == PrefixChange(gone=frozenset({"a"}), index=92)
+
+
+def test_a_smaller_index_without_a_loss_is_no_reason_to_hold() -> None:
+    ledger = Ledger(hold=30)
+    ledger.take(7, raw(a=5), 0.0)
+
+    change = ledger.take(5, raw(a=3, b=5), 1.0)
+
+    assert change is not None
+    assert not ledger.held
+
+
+def test_another_value_at_the_same_index_is_a_change() -> None:
+    ledger = Ledger(hold=30)
+    ledger.take(7, raw(a=5), 0.0)
+
+    change = ledger.take(7, [{**row, "Value": "Mg=="} for row in raw(a=5)], 1.0)
+
+    assert change is not None
+    assert change.changed[0].value == b"2"
+
+
+def test_without_a_hold_every_loss_is_believed() -> None:
+    ledger = Ledger(hold=0)
+    ledger.take(20, raw(**MANY), 0.0)
+
+    change = ledger.take(1, raw(), 1.0)
+
+    assert change is not None
+    assert len(change.gone) == 20
+
+
+def test_ledgers_of_parts_know_together_what_the_whole_knew() -> None:
+    whole = Ledger(hold=30, name="p/")
+    whole.take(7, raw(a=5, b=7), 0.0)
+
+    parts = [whole.part("a", ["a"]), whole.part("b", ["b"])]
+    assert parts[1].take(9, raw(b=9), 1.0) is not None
+    assert parts[0].take(3, [], 2.0) is None
+    joined = Ledger.joined(parts, hold=30, name="p/")
+
+    assert joined.known.keys() == {"a", "b"}
+    assert joined.max_index == 9
+    assert joined.held
+    assert joined.take(10, raw(a=5, b=9), 3.0) is None
+    assert not joined.held
