@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from services.gloo.resources import Resource
 
 MAX_LENGTH = 2_000
-_DEBUG_MARK = re.compile(r"(?:goo\.gle/debug\w+|debugproto|go/debug\w*)\s*")
+_DEBUG_MARK = re.compile(r"\b(?:goo\.gle/debug\w*|debugproto|go/debug\w*)\s+")
 _SPACE = re.compile(r"\s+")
+
+# Where Envoy names the resource, the surest first. A name may hold colons, never a colon and a space.
+_LISTED = re.compile(r"(?:\(s\) |, |\n)((?:(?!: |, |\n).)+)(?=: )")  # cluster(s) a: words, b: words
+_PRINTED = re.compile(r"^(?:cluster_)?name: \"((?:[^\"\\\\]|\\\\.)*)\"", re.MULTILINE)  # all of it, as text
+_MENTIONED = re.compile(r"\b(?:in route |(?:listener|cluster|secret|named) ')([^'\s]+)")
 
 
 def normalise(message: str) -> str:
@@ -19,14 +24,16 @@ def normalise(message: str) -> str:
 
 
 def blame(message: str, resources: Collection[Resource]) -> tuple[Resource, ...]:
-    """Those of *resources* that *message* names, as a word of its own; the longest name wins a place.
+    """Those of *resources* whom *message* names, by name; none when it names nobody."""
+    by_name = {resource.name: resource for resource in resources}
+    for named in _names(message):
+        if found := named & by_name.keys():
+            return tuple(by_name[name] for name in sorted(found))
+    return ()
 
-    None, when it names nobody.
-    """
-    by_name = {resource.name: resource for resource in resources if resource.name in message}
-    if not by_name:
-        return ()
-    longest_first = sorted(by_name, key=lambda name: (-len(name), name))
-    pattern = r"(?<![\w.\-])(?:" + "|".join(map(re.escape, longest_first)) + r")(?![\w\-])"
-    named = {match.group() for match in re.finditer(pattern, message)}
-    return tuple(by_name[name] for name in sorted(named))
+
+def _names(message: str) -> Iterator[set[str]]:
+    if "(s) " in message:
+        yield set(_LISTED.findall(message))
+    yield set(_PRINTED.findall(message))
+    yield set(_MENTIONED.findall(message))

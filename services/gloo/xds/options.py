@@ -21,6 +21,7 @@ class Options:
     max_unanswered: int = 8  # pushes of one type a client may leave unanswered before we wait
 
     ack_deadline: float = 20.0
+    change_deadline: float = 1.0  # as ack_deadline, for clusters the client has in an older version
     removal_grace: float = 5.0  # from the last route that used a cluster being gone to the cluster going
     refusal_retry: float = 300.0  # a refusal may be the machine's fault, as a port that was taken
     send_timeout: float = 30.0  # a client that reads nothing for so long is cut off

@@ -94,7 +94,7 @@ class XdsServer:
         services = [_Service(self._serve, *named) for named in _SERVICES]
         health = Health({service: [self._health] for service in services})
         handlers = ServerReflection.extend([*services, health])
-        self._server = XdsGrpcServer(handlers, streams_per_connection=self._options.max_streams)
+        self._server = XdsGrpcServer(handlers, streams_per_connection=max(100, self._options.max_streams))
         self._health.set(True)
         await self._server.start(host, port, ssl=ssl)
 

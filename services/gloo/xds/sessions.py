@@ -88,7 +88,8 @@ class Session:
         """When to ask ``next`` again although nothing has happened."""
         times = [at for at in self.retiring.values() if at is not None]
         for state in self.subscriptions.values():
-            times += (flight.at + self.options.ack_deadline for flight in state.flights)
+            for flight in state.flights:
+                times += flight.at + self.options.ack_deadline, flight.at + self.options.change_deadline
             times += (refusal.until for refusal in state.refused.values())
         return min((at for at in times if at > now), default=None)
 
@@ -136,13 +137,18 @@ class Session:
         )
 
     def _awaited_clusters(self, snapshot: Snapshot, now: float) -> list[bytes]:
-        """The clusters on their way to the client, or not even that."""
+        """The clusters on their way to the client, on trial, or not even that.
+
+        A cluster the client has in an older version goes on serving while it warms: it is waited for briefly.
+        """
         clusters = self.subscriptions.get(CLUSTER)
         if clusters is None:
             return []
         names = set(self.compare.changed(clusters.base, snapshot.of(CLUSTER)))
+        names.update(cluster.name for group in clusters.trials for cluster in group)
         for flight in clusters.waiting(now, self.options.ack_deadline):
-            names.update(cluster.name for cluster in flight.changed)
+            brief = now >= flight.at + self.options.change_deadline
+            names.update(c.name for c in flight.changed if not (brief and c.name in flight.was))
         return [name.encode() for name in names]
 
     def _settled(self, types: tuple[TypeUrl, ...], now: float) -> bool:

@@ -33,6 +33,8 @@ def receive(state: Subscription, request: SotwRequest, blame: Blame, now: float,
             receipt = state.rejected(flight, request.error, blame, now, retry)
         else:
             receipt = state.accepted(flight)
+    elif request.nonce and state.doubtful and _accepts(request, state.doubtful.version):
+        receipt = state.reconsidered(state.doubtful)
     first, state.started = not state.started, True
     changed = _select(state, request.names)
     if first:
@@ -40,6 +42,15 @@ def receive(state: Subscription, request: SotwRequest, blame: Blame, now: float,
     elif receipt.verdict is Verdict.QUIET and not changed and request.error is None:
         _repeat(state, answered=bool(request.nonce))
     return receipt
+
+
+def _accepts(request: SotwRequest, version: str) -> bool:
+    """Whether an answer to a push already refused accepts it.
+
+    While a cluster warms, Envoy keeps its answers back; the refusal of one push then goes out with the nonce
+    of the next, right before the acceptance of that one.
+    """
+    return request.error is None and request.version == version
 
 
 def _select(state: Subscription, names: frozenset[str]) -> bool:

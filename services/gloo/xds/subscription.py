@@ -89,12 +89,14 @@ class Flight:
     """A push without its answer yet; ``was`` is what the client had of the names it changed."""
 
     nonce: str
+    version: str
     target: str
     at: float
     changed: tuple[Resource, ...]
     removed: tuple[str, ...]
     was: Mapping[str, Resource]
     pushes: int = 1
+    trial: bool = False
 
     @property
     def names(self) -> frozenset[str]:
@@ -201,6 +203,8 @@ class Subscription:
     refused: dict[str, Refusal] = field(default_factory=dict)
     trials: list[tuple[Resource, ...]] = field(default_factory=list)
     tried: int = 0
+    trying: bool = False
+    doubtful: Flight | None = None  # the last push, while it is the one that was refused
 
     nonce: int = 0
     sent: str = ""
@@ -236,7 +240,7 @@ class Subscription:
         names.update(dict.fromkeys((*self.differs, *self.asked, *self.unsure)))
         change, kept, unsure, waits = Change(), dict[str, Resource | None](), set[str](), False
         for name in names:
-            if not self.covers(name) and name not in self.asked:
+            if not self.covers(name):
                 self.refused.pop(name, None)
                 continue
             have, want = self.has(name), target.by_name.get(name)
@@ -272,12 +276,15 @@ class Subscription:
         """*push* goes out. With *merge* one answer speaks for all that is unanswered."""
         flight = Flight(
             nonce=str(nonce),
+            version=push.version,
             target=push.target,
             at=now,
             changed=push.changed,
             removed=push.removed,
             was=push.was,
+            trial=self.trying,
         )
+        self.trying = False
         if merge and self.flights:
             earlier = self.flights.pop()
             flight.pushes += earlier.pushes
@@ -285,13 +292,11 @@ class Subscription:
             newer = flight.names
             flight.changed += tuple(r for r in earlier.changed if r.name not in newer)
         self.flights.append(flight)
-        self.nonce, self.sent, self.answer = nonce, push.target, False
+        self.nonce, self.sent, self.answer, self.doubtful = nonce, push.target, False, None
 
     def accepted(self, flight: Flight) -> Receipt:
         self.flights.remove(flight)
         self.acked = flight.target
-        if not self.refused:
-            self.tried = 0
         return Receipt(verdict=Verdict.ACKED, flight=flight)
 
     def rejected(self, flight: Flight, message: str, blame: Blame, now: float, retry: float) -> Receipt:
@@ -300,7 +305,9 @@ class Subscription:
         Where the client's words name nobody, halves are offered until the guilty one stands alone.
         """
         self.flights.remove(flight)
-        self.nacked = (message, now)
+        self.nacked, self.doubtful = (message, now), flight
+        if not flight.trial and not self.trials:
+            self.tried = 0
         guilty = blame(message, flight.changed)
         if not guilty and (len(flight.changed) == 1 or self.tried >= MAX_TRIALS):
             guilty = flight.changed
@@ -317,10 +324,21 @@ class Subscription:
             self.refused[resource.name] = Refusal(resource.digest, now + retry)
         return Receipt(verdict=Verdict.NACKED, flight=flight, guilty=guilty, message=message)
 
+    def reconsidered(self, flight: Flight) -> Receipt:
+        """A refused push was accepted after all: the refusal was a late one, of the push before."""
+        for resource in flight.changed:
+            refusal = self.refused.get(resource.name)
+            if refusal and refusal.digest == resource.digest:
+                del self.refused[resource.name]
+            self.differs[resource.name] = resource
+            self.unsure.discard(resource.name)
+        self.doubtful, self.acked = None, flight.target
+        return Receipt(verdict=Verdict.ACKED, flight=flight)
+
     def _next_trial(self) -> None:
         if not self.trials or self.flights:
             return
-        self.tried += 1
+        self.tried, self.trying = self.tried + 1, True
         for resource in self.trials.pop(0):
             refusal = self.refused.get(resource.name)
             if refusal and refusal.digest == resource.digest:
