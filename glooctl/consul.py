@@ -19,6 +19,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from glooctl.errors import CommandError
 
 TIMEOUT = 10.0  # seconds
+VALUE_LIMIT = 512 * 1024  # bytes, unless Consul is configured otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +125,11 @@ class Consul:
             answer = connection.getresponse()
             status, text = answer.status, answer.read()
         except (OSError, http.client.HTTPException) as error:
+            if len(body) > VALUE_LIMIT:  # Consul hangs up on one before it has read it
+                raise CommandError(
+                    f"the object is {len(body) // 1024} KB, and Consul takes {VALUE_LIMIT // 1024} KB in one value; "
+                    "move routes into RouteTables"
+                ) from error
             raise CommandError(
                 f"cannot reach Consul at {self.address}: {error}; "
                 "start it, or name another with --consul-address"
