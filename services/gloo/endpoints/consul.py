@@ -125,10 +125,10 @@ class ConsulEndpoints:
 
     def _tell(self, changed: Set[str]) -> None:
         self._resolver.want(self.table.hostnames())
-        if self.synced:
-            self._notify(changed)
-        else:
+        if not self.synced:
             self._look_whether_synced()
+        elif changed:
+            self._notify(changed)
 
     def _resolved(self, host: str, addresses: tuple[str, ...]) -> None:
         self._tell(self.table.resolved(host, addresses))

@@ -64,7 +64,10 @@ class FeedState:
 
 
 class Feed:
-    """Keeps the table's part of *datacenter* true, and tells *publish* the services that changed."""
+    """Keeps the table's part of *datacenter* true, and tells *publish* the services that changed.
+
+    It is told of an empty set too: a host name that nobody has resolved yet changes no endpoint.
+    """
 
     def __init__(
         self,
@@ -147,8 +150,7 @@ class Feed:
             self._sweep(self._table.nodes(self.datacenter))
 
     def _observed(self, observed: Observed) -> None:
-        if observed.changed:
-            self._publish(observed.changed)
+        self._publish(observed.changed)
         self._doubt_services(observed.doubtful)
 
     def _doubt_services(self, names: Set[str]) -> None:
@@ -212,9 +214,8 @@ class Feed:
             )
         changed = table.apply(there, listing, keep)
         self.state.listings += 1
-        first, self.synced = not self.synced, True
-        if changed or first:
-            self._publish(changed)
+        self.synced = True
+        self._publish(changed)
 
     async def _list(self, names: Set[str]) -> Listing:
         return list_services(await self._read_each(HEALTH_SERVICE, names))
