@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.support.stack import Answer, Stack, direct, key, to_upstream, virtual_service
 from tests.support.waiting import eventually
@@ -177,9 +181,24 @@ async def test_a_broken_upstream_is_rejected_and_the_others_serve(stack: Stack) 
 
 
 async def test_a_value_too_large_for_consul_is_refused_where_it_is_written(stack: Stack) -> None:
-    routes = [direct(f"/{number}", "x" * 6000) for number in range(100)]
-    with pytest.raises(OSError, match="413"):
-        await stack.put("VirtualService", "large", virtual_service(*routes))
+    await stack.put(
+        "VirtualService", "good", virtual_service(direct("/", "good"), domains=["good.example.com"])
+    )
+    await stack.answers("/", host="good.example.com")
+    large = virtual_service(*(direct(f"/{number}", "x" * 6000) for number in range(100)))
+    document = yaml.safe_dump({"metadata": {"name": "large"}, **large})
+    async with undisturbed(stack):
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "glooctl", "create", "-f", "-"],
+            input=document,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "CONSUL_HTTP_ADDR": stack.consul.address},
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "Consul takes 512 KB in one value; move routes into RouteTables" in done.stderr
 
 
 async def test_what_only_envoy_refuses_is_in_the_status_in_its_words(stack: Stack) -> None:
