@@ -7,28 +7,29 @@ the type is first met. Reading goes on after a mistake: the author sees all of t
 
 from __future__ import annotations
 
-import re
-from base64 import urlsafe_b64decode
-from binascii import Error as Base64Error
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from protos._generated.schema import ENUMS, MESSAGES
-from shared.report import Report, join
+from protos._generated.schema import MESSAGES
+from shared.codec.values import (
+    SCALARS,
+    WELL_KNOWN,
+    Convert,
+    Findings,
+    Path,
+    Unknown,
+    enum_of,
+    list_of,
+    map_of,
+)
+from shared.report import Report
 
 if TYPE_CHECKING:
     import betterproto2
 
     M = TypeVar("M", bound=betterproto2.Message)
-
-Unknown = Literal["error", "warn"]
-Path = (
-    tuple[Any, str | int] | None
-)  # the path before, and the last step: built for every value, so kept cheap
-Convert = Callable[[Any, Path, "_Findings"], Any]
 
 
 def decode(
@@ -43,7 +44,7 @@ def decode(
 
     before = len(report.errors)
     read = _reader(full_name(message_class), message_class)
-    message: M | None = read(document, None, _Findings(report, path, unknown))
+    message: M | None = read(document, None, Findings(report, path, unknown))
     return message if len(report.errors) == before else None
 
 
@@ -52,64 +53,8 @@ def check(
 ) -> bool:
     """Whether *document* is a valid *full_name* (``gloo.solo.io.Upstream``), by the rules of ``decode``."""
     before = len(report.errors)
-    _reader(full_name, None)(document, None, _Findings(report, path, unknown))
+    _reader(full_name, None)(document, None, Findings(report, path, unknown))
     return len(report.errors) == before
-
-
-@dataclass(frozen=True, slots=True)
-class _Findings:
-    """Where a reading puts its findings."""
-
-    report: Report
-    prefix: str
-    unknown: Unknown
-
-    def error(self, path: Path, text: str) -> None:
-        self.report.error(self._at(path), text)
-
-    def warn(self, path: Path, text: str) -> None:
-        self.report.warn(self._at(path), text)
-
-    def expected(self, path: Path, what: str, value: object) -> None:
-        self.error(path, f"expected {what}, got {_described(value)}")
-
-    def stranger(self, path: Path, text: str) -> None:
-        (self.error if self.unknown == "error" else self.warn)(path, text)
-
-    def _at(self, path: Path) -> str:
-        steps: list[str | int] = []
-        while path:
-            path, step = path
-            steps.append(step)
-        text = ""
-        for step in reversed(steps):
-            plain = isinstance(step, str) and _PLAIN_STEP.fullmatch(step)
-            text = join(text, str(step) if plain else f"[{step!r}]")
-        return join(self.prefix, text)
-
-
-_PLAIN_STEP = re.compile(r"[\w@*/-]+")
-
-
-def _described(value: object) -> str:
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return str(value).lower()
-        case int() | float():
-            return f"the number {_shortened(str(value))}"
-        case str():
-            return f"text {_shortened(value)!r}"
-        case dict():
-            return "a mapping"
-        case list():
-            return "a list"
-    return type(value).__name__
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 # Messages
@@ -135,7 +80,7 @@ class _Reader:
         self._fields: dict[str, _Field] = {}
         self._blank: tuple[dict[str, Any], tuple[tuple[str, Callable[[], Any]], ...]] | None = None
 
-    def __call__(self, document: Any, path: Path, found: _Findings) -> Any:
+    def __call__(self, document: Any, path: Path, found: Findings) -> Any:
         if not isinstance(document, dict):
             if self.message_class and type(document) is self.message_class:
                 return document  # decoded before, and put in the place of its document
@@ -158,7 +103,7 @@ class _Reader:
         values: dict[str, Any],
         oneofs: dict[str, str],
         path: Path,
-        found: _Findings,
+        found: Findings,
     ) -> None:
         fields = self._fields
         for key, item in document.items():
@@ -217,7 +162,7 @@ def _fields(name: str, message_class: Any) -> Iterator[tuple[str, _Field]]:
     for json_name, (attribute, kind, type_name, oneof, shape) in MESSAGES[name].items():
         target = targets[attribute] if targets else None
         single = _converter(kind, type_name, target and (target.entry[1] if target.entry else target).target)
-        convert = {"one": single, "list": _list_of(single), "map": _map_of(single)}[shape]
+        convert = {"one": single, "list": list_of(single), "map": map_of(single)}[shape]
         field = _Field(attribute=attribute, convert=convert, oneof=oneof)
         yield attribute, field
         yield json_name, field
@@ -227,7 +172,7 @@ def _fields(name: str, message_class: Any) -> Iterator[tuple[str, _Field]]:
             yield old, _Field(attribute=attribute, convert=wrap, oneof=oneof, renamed=text)
     if name == "gloo.solo.io.Upstream":
         text = "is of releases before 1.0; please move its fields one level up"
-        yield "upstreamSpec", _Field(attribute="", convert=_text, renamed=text, inlined=True)
+        yield "upstreamSpec", _Field(attribute="", convert=SCALARS["string"], renamed=text, inlined=True)
 
 
 def _old_names(json_name: str, type_name: str) -> tuple[str, ...]:
@@ -244,7 +189,7 @@ def _one_as_list(convert: Convert) -> Convert:
     return lambda value, path, found: convert(value if isinstance(value, list) else [value], path, found)
 
 
-def _moved_bind_address(document: Mapping[str, Any], path: Path, found: _Findings) -> Mapping[str, Any]:
+def _moved_bind_address(document: Mapping[str, Any], path: Path, found: Findings) -> Mapping[str, Any]:
     if (address := document.get("bindAddr")) is None:
         return document
     rest = {key: item for key, item in document.items() if key != "bindAddr"}
@@ -268,230 +213,12 @@ def _unknown(key: object, fields: Mapping[str, _Field]) -> str:
     return f"unknown field, did you mean {folded[close[0]]}?" if close else "unknown field"
 
 
-# Shapes
-
-
-def _list_of(convert: Convert) -> Convert:
-    def read(value: Any, path: Path, found: _Findings) -> Any:
-        if not isinstance(value, list):
-            return found.expected(path, "a list", value)
-        return [convert(item, (path, index), found) for index, item in enumerate(value)]
-
-    return read
-
-
-def _map_of(convert: Convert) -> Convert:
-    def read(value: Any, path: Path, found: _Findings) -> Any:
-        if not isinstance(value, dict):
-            return found.expected(path, "a mapping", value)
-        return {_key(key): convert(item, (path, _key(key)), found) for key, item in value.items()}
-
-    return read
-
-
-def _key(key: object) -> str:
-    return key if isinstance(key, str) else str(key).lower() if isinstance(key, bool) else str(key)
-
-
-# Values
-
-
 def _converter(kind: str, type_name: str, target: Any) -> Convert:
     match kind:
         case "message":
             return _reader(type_name, target)
         case "enum":
-            return _enum(type_name, target)
+            return enum_of(type_name, target)
         case "scalar" | "wrapper":
-            return _SCALARS[type_name]
-    return {"duration": _duration, "struct": _struct, "any": _any, "empty": _empty, "value": _value}[kind](
-        target
-    )
-
-
-def _text(value: Any, path: Path, found: _Findings) -> Any:
-    if type(value) is str:
-        return value
-    hint = "; put it in quotes" if isinstance(value, bool | int | float) else ""
-    return found.error(path, f"expected text, got {_described(value)}{hint}")
-
-
-def _bool(value: Any, path: Path, found: _Findings) -> Any:
-    if type(value) is bool:
-        return value
-    known = _BOOLS.get(value.lower()) if isinstance(value, str) else None
-    return known if known is not None else found.expected(path, "true or false", value)
-
-
-_BOOLS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-_DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,30})")
-_FLOAT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
-_SPECIAL = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
-
-
-def _integer(low: int, high: int) -> Convert:
-    def read(value: Any, path: Path, found: _Findings) -> Any:
-        if type(value) is int:
-            number = value
-        elif isinstance(value, str) and _DECIMAL.fullmatch(value):
-            number = int(value)
-        elif isinstance(value, float):
-            if not value.is_integer():
-                return found.expected(path, "a whole number", value)
-            number = int(value)
-        else:
-            return found.expected(path, "a number", value)
-        if low <= number <= high:
-            return number
-        return found.error(path, f"expected a number from {low} to {high}, got {_shortened(str(number))}")
-
-    return read
-
-
-def _real(limit: float) -> Convert:
-    def read(value: Any, path: Path, found: _Findings) -> Any:
-        if isinstance(value, str):
-            if value in _SPECIAL:
-                return _SPECIAL[value]
-            if _FLOAT.fullmatch(value):
-                value = float(value)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return found.expected(path, "a number", value)
-        if abs(value) > limit and abs(value) != float("inf"):
-            return found.error(path, f"{_described(value)} is too large")
-        return float(value)
-
-    return read
-
-
-def _bytes(value: Any, path: Path, found: _Findings) -> Any:
-    if not isinstance(value, str):
-        return found.expected(path, "base64 text", value)
-    text = "".join(value.split()).rstrip("=").replace("+", "-").replace("/", "_")
-    try:
-        if not re.fullmatch(r"[\w-]*", text, re.ASCII):
-            raise Base64Error
-        return urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except Base64Error:
-        return found.expected(path, "base64 text", value)
-
-
-_INT32, _INT64 = _integer(-(2**31), 2**31 - 1), _integer(-(2**63), 2**63 - 1)
-_SCALARS: dict[str, Convert] = {
-    "string": _text,
-    "bool": _bool,
-    "bytes": _bytes,
-    "int32": _INT32,
-    "int64": _INT64,
-    "uint32": _integer(0, 2**32 - 1),
-    "uint64": _integer(0, 2**64 - 1),
-    "float": _real(3.4028234663852886e38),
-    "double": _real(float("inf")),
-}
-
-
-def _enum(name: str, target: Any) -> Convert:
-    numbers = ENUMS[name]
-    make = target or int
-    values = {key: make(number) for key, number in numbers.items()}
-    values |= {str(number): make(number) for number in numbers.values()}
-
-    def read(value: Any, path: Path, found: _Findings) -> Any:
-        key = value if isinstance(value, str) else str(value) if type(value) is int else None
-        if key in values:
-            return values[key]
-        return found.expected(path, f"one of {', '.join(sorted(numbers, key=numbers.__getitem__))}", value)
-
-    return read
-
-
-_UNITS = {
-    "h": 3_600_000_000_000,
-    "m": 60_000_000_000,
-    "s": 1_000_000_000,
-    "ms": 1_000_000,
-    "us": 1000,
-    "µs": 1000,
-    "μs": 1000,
-    "ns": 1,
-}
-_DURATION = re.compile(r"([-+]?)((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:h|ms|m|s|us|µs|μs|ns))+")
-_DURATION_PART = re.compile(r"([0-9]*)\.?([0-9]*)(h|ms|m|s|us|µs|μs|ns)")
-_DURATION_LIMIT = 315_576_000_000  # seconds: google.protobuf.Duration's ten thousand years
-
-
-def _duration(_: Any) -> Convert:
-    def read(value: Any, path: Path, found: _Findings) -> Any:
-        if isinstance(value, dict):
-            seconds = _part(value, "seconds", _INT64, path, found)
-            nanos = _part(value, "nanos", _INT32, path, found) + seconds * _UNITS["s"]
-            for key in value:
-                if key not in ("seconds", "nanos"):
-                    found.stranger((path, key), "unknown field, a duration has seconds and nanos")
-        elif isinstance(value, str) and len(value) < 100 and (match := _DURATION.fullmatch(value)):
-            nanos = sum(
-                int(f"{whole}{part}" or 0) * _UNITS[unit] // 10 ** len(part)
-                for whole, part, unit in _DURATION_PART.findall(value)
-            ) * (-1 if match[1] == "-" else 1)
-        else:
-            return found.expected(path, "a duration such as 15s or 1.5s", value)
-        if abs(nanos) > _DURATION_LIMIT * _UNITS["s"]:
-            return found.error(path, "longer than the ten thousand years a duration can last")
-        micros = (abs(nanos) + 999) // 1000  # upwards: less than a microsecond must not become none
-        return timedelta(microseconds=micros if nanos > 0 else -micros)
-
-    return read
-
-
-def _part(value: Mapping[str, Any], key: str, convert: Convert, path: Path, found: _Findings) -> int:
-    return (convert(value[key], (path, key), found) or 0) if value.get(key) is not None else 0
-
-
-def _struct(target: Any) -> Convert:
-    def read(value: Any, path: Path, found: _Findings) -> Any:
-        if not isinstance(value, dict):
-            return found.expected(path, "a mapping", value)
-        if target is None:
-            return None
-        from shared.codec.wellknown import struct_of
-
-        return struct_of(value)
-
-    return read
-
-
-def _value(target: Any) -> Convert:
-    def read(value: Any, path: Path, found: _Findings) -> Any:
-        if target is None:
-            return None
-        from shared.codec.wellknown import value_of
-
-        return value_of(value)
-
-    return read
-
-
-def _any(target: Any) -> Convert:
-    def read(value: Any, path: Path, found: _Findings) -> Any:
-        if not isinstance(value, dict):
-            return found.expected(path, "a mapping with @type", value)
-        if not isinstance(value.get("@type"), str) or "/" not in value["@type"]:
-            return found.error((path, "@type"), "expected a type URL such as type.googleapis.com/envoy.…")
-        if target is None:
-            return None
-        from shared.codec.wellknown import any_of
-
-        return any_of(value)
-
-    return read
-
-
-def _empty(target: Any) -> Convert:
-    def read(value: Any, path: Path, found: _Findings) -> Any:
-        if not isinstance(value, dict):
-            return found.expected(path, "an empty mapping, {}", value)
-        for key in value:
-            found.stranger((path, key), "unknown field, this mapping stays empty")
-        return target() if target else None
-
-    return read
+            return SCALARS[type_name]
+    return WELL_KNOWN[kind](target)
