@@ -2,20 +2,68 @@
 
 Envoy matches with RE2, which is not Python's ``re``: no look-around, no back-references, its own escapes.
 A pattern RE2 refuses would make Envoy refuse every route delivered along with it, so it is found here.
+Envoy has RE2 match bytes (its Latin-1 mode), so a pattern is read as its UTF-8 bytes, too.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Set
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
 MAX_REPEAT = 1000
 PREAMBLE = 5  # the unanchored prefix, the match and the failing instruction of every program
-ANY_RUNE = 12  # a class that takes nearly all of UTF-8's sequences
-PROPERTY = 120  # a Unicode property: many ranges; how many is not worth knowing exactly
-CLASS_SIZES = {"d": 1, "s": 5, "w": 7, "D": ANY_RUNE + 2, "S": ANY_RUNE + 6, "W": ANY_RUNE + 8}
+
+
+def _bytes(*ranges: str) -> frozenset[int]:
+    return frozenset(code for each in ranges for code in range(ord(each[0]), ord(each[1]) + 1))
+
+
+ALL = frozenset(range(256))
+DIGITS, SPACES, WORDS = _bytes("09"), _bytes("\t\n", "\f\r", "  "), _bytes("09", "AZ", "__", "az")
+SOME = frozenset(range(0, 256, 6))  # for a Unicode property: about as many runs as any has among the bytes
+PERL_CLASSES = {"d": DIGITS, "s": SPACES, "w": WORDS}
+PERL_CLASSES |= {name.upper(): ALL - members for name, members in PERL_CLASSES.items()}
+POSIX_CLASSES = {
+    "alnum": _bytes("09", "AZ", "az"),
+    "alpha": _bytes("AZ", "az"),
+    "ascii": _bytes("\0\x7f"),
+    "blank": _bytes("\t\t", "  "),
+    "cntrl": _bytes("\0\x1f", "\x7f\x7f"),
+    "digit": DIGITS,
+    "graph": _bytes("!~"),
+    "lower": _bytes("az"),
+    "print": _bytes(" ~"),
+    "punct": _bytes("!/", ":@", "[`", "{~"),
+    "space": _bytes("\t\r", "  "),
+    "upper": _bytes("AZ"),
+    "word": WORDS,
+    "xdigit": _bytes("09", "AF", "af"),
+}
+PROPERTIES = frozenset(
+    """
+    C Cc Cf Co Cs L Ll Lm Lo Lt Lu M Mc Me Mn N Nd Nl No P Pc Pd Pe Pf Pi Po Ps S Sc Sk Sm So Z Zl Zp Zs
+    Any Adlam Ahom Anatolian_Hieroglyphs Arabic Armenian Avestan Balinese Bamum Bassa_Vah Batak Bengali
+    Bhaiksuki Bopomofo Brahmi Braille Buginese Buhid Canadian_Aboriginal Carian Caucasian_Albanian
+    Chakma Cham Cherokee Chorasmian Common Coptic Cuneiform Cypriot Cypro_Minoan Cyrillic Deseret
+    Devanagari Dives_Akuru Dogra Duployan Egyptian_Hieroglyphs Elbasan Elymaic Ethiopic Georgian
+    Glagolitic Gothic Grantha Greek Gujarati Gunjala_Gondi Gurmukhi Han Hangul Hanifi_Rohingya Hanunoo
+    Hatran Hebrew Hiragana Imperial_Aramaic Inherited Inscriptional_Pahlavi Inscriptional_Parthian
+    Javanese Kaithi Kannada Katakana Kawi Kayah_Li Kharoshthi Khitan_Small_Script Khmer Khojki Khudawadi
+    Lao Latin Lepcha Limbu Linear_A Linear_B Lisu Lycian Lydian Mahajani Makasar Malayalam Mandaic
+    Manichaean Marchen Masaram_Gondi Medefaidrin Meetei_Mayek Mende_Kikakui Meroitic_Cursive
+    Meroitic_Hieroglyphs Miao Modi Mongolian Mro Multani Myanmar Nabataean Nag_Mundari Nandinagari
+    New_Tai_Lue Newa Nko Nushu Nyiakeng_Puachue_Hmong Ogham Ol_Chiki Old_Hungarian Old_Italic
+    Old_North_Arabian Old_Permic Old_Persian Old_Sogdian Old_South_Arabian Old_Turkic Old_Uyghur Oriya
+    Osage Osmanya Pahawh_Hmong Palmyrene Pau_Cin_Hau Phags_Pa Phoenician Psalter_Pahlavi Rejang Runic
+    Samaritan Saurashtra Sharada Shavian Siddham SignWriting Sinhala Sogdian Sora_Sompeng Soyombo
+    Sundanese Syloti_Nagri Syriac Tagalog Tagbanwa Tai_Le Tai_Tham Tai_Viet Takri Tamil Tangsa Tangut
+    Telugu Thaana Thai Tibetan Tifinagh Tirhuta Toto Ugaritic Vai Vithkuqi Wancho Warang_Citi Yezidi Yi
+    Zanabazar_Square
+    """.split()  # noqa: SIM905
+)
 REFUSED_GROUPS = {
     "?=": "look-ahead",
     "?!": "look-ahead",
@@ -29,12 +77,10 @@ REFUSED_GROUPS = {
     "?|": "a branch reset",
 }
 COUNT = re.compile(r"\{(\d+)(,(\d*))?\}")
-NAMED = re.compile(r"\?P?<(\w+)>")
+NAMED = re.compile(r"\?P?<(\w+)>", re.ASCII)
 FLAGS = re.compile(r"\?([imsU]*)(-[imsU]+)?([:)])")
-POSIX = re.compile(
-    r"\[:\^?(alnum|alpha|ascii|blank|cntrl|digit|graph|lower|print|punct|space|upper|word|xdigit)?(\w*):\]"
-)
-PROPERTY_NAME = re.compile(r"[pP](?:\{\^?(\w+)\}|([A-Z]))")
+POSIX = re.compile(r"\[:(\^?)(\w*):\]", re.ASCII)
+PROPERTY_NAME = re.compile(r"[pP](?:\{\^?(\w+)\}|([A-Z]))", re.ASCII)
 HEX = re.compile(r"x(?:([0-9A-Fa-f]{2})|\{([0-9A-Fa-f]+)\})")
 OCTAL = re.compile(r"0[0-7]{0,2}|[1-7][0-7]{1,2}")
 CONTROL = {"a": 7, "f": 12, "t": 9, "n": 10, "r": 13, "v": 11}
@@ -54,12 +100,12 @@ class Program(NamedTuple):
 @lru_cache(maxsize=4096)
 def compile_pattern(pattern: str) -> Program:
     """Check *pattern* as RE2 would; raises ``BadPattern``."""
-    parser = _Parser(pattern)
+    parser = _Parser(pattern.encode(errors="surrogatepass").decode("latin-1"))
     try:
         size, _ = parser.alternation()
     except RecursionError:
         raise BadPattern("groups nested too deeply") from None
-    if parser.at < len(pattern):
+    if parser.at < len(parser.text):
         raise parser.bad("a ) without its (")
     return Program(size + PREAMBLE, parser.groups)
 
@@ -70,7 +116,6 @@ class _Parser:
 
     text: str
     at: int = 0
-    names: set[str] = field(default_factory=set)
     groups: int = 0
 
     def bad(self, problem: str, at: int | None = None) -> BadPattern:
@@ -136,7 +181,7 @@ class _Parser:
             return self.escape(), 1
         char = self.next
         self.at += 1
-        return (ANY_RUNE if char == "." else len(char.encode())), 1
+        return (2 if char == "." else 1), 1
 
     def group(self) -> tuple[int, int] | None:
         start = self.at
@@ -146,15 +191,11 @@ class _Parser:
             for opening, meaning in REFUSED_GROUPS.items():
                 if self.text.startswith(opening, self.at):
                     raise self.bad(f"{meaning}, ({opening}, which RE2 does not have", start)
-            if named := self.take(NAMED):
-                if named[1] in self.names:
-                    raise self.bad(f"the group name {named[1]} twice", start)
-                self.names.add(named[1])
-            elif flags := self.take(FLAGS):
+            if flags := self.take(FLAGS):
                 if flags[3] == ")":
                     return None
                 captures = 0
-            else:
+            elif not self.take(NAMED):
                 raise self.bad("a group that RE2 does not have", start)
         self.groups += captures // 2
         size, depth = self.alternation()
@@ -170,33 +211,40 @@ class _Parser:
             end = self.text.find("\\E", self.at)
             quoted = self.text[self.at + 1 : end if end >= 0 else None]
             self.at = end + 2 if end >= 0 else len(self.text)
-            return len(quoted.encode())
+            return len(quoted)
         if self.next and self.next in "bBAzC":
             self.at += 1
             return 1
-        if (size := self.class_escape()) is not None:
-            return size
-        return len(chr(self.code_escape(start)).encode(errors="surrogatepass"))
+        if (members := self.class_escape()) is not None:
+            return ranges(members)
+        self.code_escape(start)
+        return 1
 
-    def class_escape(self) -> int | None:
-        """The escapes that stand for several characters, in a class and outside one."""
-        if self.next and self.next in CLASS_SIZES:
+    def class_escape(self) -> frozenset[int] | None:
+        """The escapes that stand for several bytes, in a class and outside one."""
+        if self.next and self.next in PERL_CLASSES:
             self.at += 1
-            return CLASS_SIZES[self.text[self.at - 1]]
-        return PROPERTY if self.take(PROPERTY_NAME) else None
+            return PERL_CLASSES[self.text[self.at - 1]]
+        start = self.at - 1
+        if found := self.take(PROPERTY_NAME):
+            if (found[1] or found[2]) not in PROPERTIES:
+                raise self.bad(f"the property {found[0]}, which RE2 does not have", start)
+            return SOME
+        return None
 
     def code_escape(self, start: int) -> int:
         """The escapes that stand for one character; *start* is where the backslash is."""
         if hexadecimal := self.take(HEX):
             code = int(hexadecimal[1] or hexadecimal[2], 16)
-            if code <= 0x10FFFF:
+            if code in ALL:
                 return code
         elif octal := self.take(OCTAL):
-            return int(octal[0], 8)
+            if (code := int(octal[0], 8)) in ALL:
+                return code
         elif self.next and self.next in CONTROL:
             self.at += 1
             return CONTROL[self.text[self.at - 1]]
-        elif self.next.isascii() and self.next.isprintable() and not self.next.isalnum() and self.next:
+        elif self.next and self.next.isascii() and not self.next.isalnum():
             self.at += 1
             return ord(self.text[self.at - 1])
         shown = self.text[start : start + 2]
@@ -207,33 +255,34 @@ class _Parser:
         self.at += 1
         negated = self.next == "^"
         self.at += negated
-        size, first = 0, True
+        members: set[int] = set()
+        first = True
         while first or self.next != "]":
             if not self.next:
                 raise self.bad("a [ without its ]", start)
-            size += self.class_member(start)
+            members |= self.class_member(start)
             first = False
         self.at += 1
-        return size + ANY_RUNE if negated else max(2 * size - 1, 1)
+        return ranges(ALL - members if negated else members)
 
-    def class_member(self, start: int) -> int:
+    def class_member(self, start: int) -> frozenset[int]:
         if posix := self.take(POSIX):
-            if posix[1] is None or posix[2]:
+            if (members := POSIX_CLASSES.get(posix[2])) is None:
                 raise self.bad(f"the class {posix[0]}, which RE2 does not have", start)
-            return 4
+            return ALL - members if posix[1] else members
         if self.next == "\\":
             self.at += 1
-            if (size := self.class_escape()) is not None:
-                return size
+            if (members := self.class_escape()) is not None:
+                return members
             self.at -= 1
         low = self.class_char()
-        if self.next == "-" and self.text[self.at + 1 : self.at + 2] not in ("", "]"):
-            self.at += 1
-            high = self.class_char()
-            if high < low:
-                raise self.bad("a range that ends before it begins", start)
-            return 1 if high < 0x80 else ANY_RUNE
-        return len(chr(low).encode(errors="surrogatepass"))
+        if self.next != "-" or self.text[self.at + 1 : self.at + 2] in ("", "]"):
+            return frozenset((low,))
+        self.at += 1
+        high = self.class_char()
+        if high < low:
+            raise self.bad("a range that ends before it begins", start)
+        return frozenset(range(low, high + 1))
 
     def class_char(self) -> int:
         start = self.at
@@ -241,3 +290,8 @@ class _Parser:
         if self.text[start] == "\\":
             return self.code_escape(start)
         return ord(self.text[start])
+
+
+def ranges(members: Set[int]) -> int:
+    """Of how many runs of bytes a class consists: an instruction each."""
+    return max(sum(1 for code in members if code - 1 not in members), 1)
