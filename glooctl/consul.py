@@ -126,10 +126,7 @@ class Consul:
             status, text = answer.status, answer.read()
         except (OSError, http.client.HTTPException) as error:
             if len(body) > VALUE_LIMIT:  # Consul hangs up on one before it has read it
-                raise CommandError(
-                    f"the object is {len(body) // 1024} KB, and Consul takes {VALUE_LIMIT // 1024} KB in one value; "
-                    "move routes into RouteTables"
-                ) from error
+                raise too_large(len(body)) from error
             raise CommandError(
                 f"cannot reach Consul at {self.address}: {error}; "
                 "start it, or name another with --consul-address"
@@ -137,9 +134,7 @@ class Consul:
         if status in (401, 403):
             raise CommandError(f"Consul at {self.address} refuses {path}: give a token with --consul-token")
         if status == 413:
-            raise CommandError(
-                f"the object is larger than Consul takes in one value: {text.decode().strip()}"
-            )
+            raise too_large(len(body))
         if status not in (200, 404):
             raise CommandError(
                 f"Consul at {self.address} answered {status} for {path}: {text.decode().strip()}"
@@ -155,6 +150,12 @@ class Consul:
             else:
                 self._connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
         return self._connection
+
+
+def too_large(size: int) -> CommandError:
+    return CommandError(
+        f"the object is {size >> 10} KB, more than Consul takes in one value; move routes into RouteTables"
+    )
 
 
 def _tls(address: Address) -> ssl.SSLContext:

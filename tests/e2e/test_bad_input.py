@@ -198,7 +198,7 @@ async def test_a_value_too_large_for_consul_is_refused_where_it_is_written(stack
             check=False,
         )
     assert done.returncode == 1
-    assert "Consul takes 512 KB in one value; move routes into RouteTables" in done.stderr
+    assert "more than Consul takes in one value; move routes into RouteTables" in done.stderr
 
 
 async def test_what_only_envoy_refuses_is_in_the_status_in_its_words(stack: Stack) -> None:
