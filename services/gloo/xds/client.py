@@ -7,6 +7,7 @@ message when the last one is written, so a slow client gets the newest state lat
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -135,20 +136,22 @@ class Client:
             if message is not None:
                 await self._send(message)
                 continue
-            at = self.session.wake_at(now)
-            try:
-                async with asyncio.timeout_at(at):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+            await self._woken(self.session.wake_at(now))
+
+    async def _woken(self, at: float | None) -> None:
+        if at is None:
+            await self._wake.wait()
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(at):
+                await self._wake.wait()
 
     async def _send(self, message: Outgoing) -> None:
         try:
-            async with asyncio.timeout(self._options.send_timeout):
-                if len(message.data) >= self._options.big_push_bytes:
-                    await self._send_big(message.data)
-                else:
-                    await transport.send(self._stream, message.data)
+            if transport.fits(self._stream, len(message.data)):
+                await transport.send(self._stream, message.data)
+            else:
+                await self._send_slowly(message.data)
         except TimeoutError:
             log.warning("an xDS client reads nothing, its connection is cut off", extra=self._fields())
             self.close(GRPCError(Status.UNAVAILABLE, "nothing was read for too long"))
@@ -158,10 +161,16 @@ class Client:
             self.close()
             return
         self._measure("sent", message.push.type_url, len(message.data))
-        await asyncio.sleep(0)  # other clients first
 
-    async def _send_big(self, data: bytes) -> None:
-        """Few big pushes at a time, but none waits long for a slow reader."""
+    async def _send_slowly(self, data: bytes) -> None:
+        """At the reader's pace, if it has one. Few big pushes at a time, but none waits long for another."""
+        async with asyncio.timeout(self._options.send_timeout):
+            if len(data) < self._options.big_push_bytes:
+                await transport.send(self._stream, data)
+            else:
+                await self._send_in_turn(data)
+
+    async def _send_in_turn(self, data: bytes) -> None:
         await self._big_pushes.acquire()
         turn = asyncio.get_running_loop().call_later(BIG_TURN, self._big_pushes.release)
         try:
@@ -180,7 +189,6 @@ class Client:
             ) is not None:
                 self._count()
                 self._take(await self._decode(data))
-                self._wake.set()
         except (wire.TooMany, LimitExceeded) as error:
             self.close(GRPCError(Status.RESOURCE_EXHAUSTED, str(error)))
         except wire.Malformed as error:
@@ -212,7 +220,10 @@ class Client:
         if type_url is None or (self._type_url is not None and type_url != self._type_url):
             raise GRPCError(Status.INVALID_ARGUMENT, f"type {request.type_url!r} is not served here")
         now = self._clock()
-        self._report(self.session.receive(type_url, request, now), type_url, now)
+        receipt = self.session.receive(type_url, request, now)
+        if receipt.verdict is not Verdict.ACKED or not self.session.at_rest:
+            self._wake.set()
+        self._report(receipt, type_url, now)
 
     def _introduce(self, node: Node) -> None:
         if reason := self._admit(node, transport.peer_certificate(self._stream)):

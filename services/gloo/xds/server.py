@@ -116,7 +116,12 @@ class XdsServer:
                 client.abort()
         self._server.goodbye()
         self._server.close()
-        await self._server.wait_closed()
+        try:
+            async with asyncio.timeout(grace):
+                await self._server.wait_closed()
+        except TimeoutError:
+            self._server.abort()
+            await self._server.wait_closed()
 
     def clients(self) -> list[dict[str, Any]]:
         """Every stream, as plain values for ``GET /debug/xds``."""

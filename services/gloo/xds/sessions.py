@@ -52,6 +52,7 @@ class Session:
     compare: Comparisons
     subscriptions: dict[TypeUrl, Subscription] = field(default_factory=dict)  # in the order of serving
     retiring: dict[str, float | None] = field(default_factory=dict)  # clusters to go, and when
+    blocked: bool = False  # a type has too many pushes unanswered
 
     def receive(self, type_url: TypeUrl, request: SotwRequest | DeltaRequest, now: float) -> Receipt:
         state = self.subscriptions.get(type_url)
@@ -73,19 +74,33 @@ class Session:
     def next(self, snapshot: Snapshot, now: float) -> Outgoing | None:
         """The next message due; it counts as sent."""
         plan = delta.plan if self.delta else sotw.plan
+        deadline, limit = self.options.ack_deadline, self.options.max_unanswered
         while True:
+            self.blocked = False
             for state in self.subscriptions.values():
-                if state.unanswered(now, self.options.ack_deadline) >= self.options.max_unanswered:
-                    continue
                 target = snapshot.of(state.type_url)
+                if state.base is target and state.at_rest:
+                    continue
+                if len(state.flights) and state.unanswered(now, deadline) >= limit:
+                    self.blocked = True
+                    continue
                 push = plan(state, target, self._hold(state.type_url, snapshot, now), self.compare, now)
                 if push is not None:
                     return self._send(state, push, snapshot, now)
             if not self._schedule_removals(now):
                 return None
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether an answer of the client cannot set anything going."""
+        if self.blocked or self.retiring:
+            return False
+        return all(state.at_rest for state in self.subscriptions.values())
+
     def wake_at(self, now: float) -> float | None:
         """When to ask ``next`` again although nothing has happened."""
+        if self.at_rest:
+            return None
         times = [at for at in self.retiring.values() if at is not None]
         for state in self.subscriptions.values():
             for flight in state.flights:

@@ -223,6 +223,11 @@ class Subscription:
         name was asked for."""
         return not self.named and self.type_url in FULL
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is left to do until the snapshot changes or the client asks."""
+        return not (self.differs or self.asked or self.unsure or self.answer or self.claimed or self.trials)
+
     def settled(self, now: float, deadline: float) -> bool:
         """Whether the client has all it should have, and has said so or had the time to."""
         return not self.differs and not self.unsure and not self.waiting(now, deadline)

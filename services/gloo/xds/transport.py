@@ -21,6 +21,7 @@ from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 
 GrpcStream = Stream[bytes, bytes]
+WRITE_AT_ONCE = 32 * 1024  # below a socket's own buffer
 
 
 class Bytes(CodecBase):
@@ -60,6 +61,17 @@ async def send(stream: GrpcStream, framed: bytes) -> None:
     await stream._stream.send_data(framed)
 
 
+def fits(stream: GrpcStream, size: int) -> bool:
+    """Whether *size* bytes can be written at once: the client's windows are open and nothing is held up."""
+    raw = stream._stream
+    if raw.id is None or not raw.connection.write_ready.is_set() or size > WRITE_AT_ONCE:
+        return False
+    try:
+        return size <= raw._h2_connection.local_flow_control_window(raw.id)
+    except ProtocolError:
+        return False
+
+
 def abort(stream: GrpcStream) -> None:
     """Cut the connection off, what is unsent included."""
     stream._stream._transport.abort()
@@ -83,7 +95,7 @@ class XdsGrpcServer(Server):
     def __init__(self, handlers: Any, *, streams_per_connection: int) -> None:
         super().__init__(handlers, codec=Bytes())
         self._streams_per_connection = streams_per_connection
-        self._connections: WeakSet[H2Protocol] = WeakSet()
+        self._connections: WeakSet[_Connection] = WeakSet()
 
     def _protocol_factory(self) -> H2Protocol:
         protocol = _Connection(super()._protocol_factory(), self._streams_per_connection)
@@ -107,6 +119,12 @@ class XdsGrpcServer(Server):
                 connection.flush()
             protocol.processor.close("The server is stopping")
 
+    def abort(self) -> None:
+        """Cut off what is still open, as to a client that does not read."""
+        for protocol in tuple(self._connections):
+            if protocol.transport is not None:
+                protocol.transport.abort()
+
 
 class _Connection(H2Protocol):
     """One connection, with more streams than the hundred h2 allows by default."""
@@ -114,8 +132,10 @@ class _Connection(H2Protocol):
     def __init__(self, made: H2Protocol, streams: int) -> None:
         super().__init__(made.handler, made.config, made.h2_config)
         self._streams = streams
+        self.transport: Any = None
 
     def connection_made(self, transport: Any) -> None:
+        self.transport = transport
         super().connection_made(transport)
         self.connection._connection.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: self._streams})
         self.connection.flush()
