@@ -7,7 +7,7 @@ were changed keep what was said of them before, and a new one has no word from g
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from services.gateway.translator.model import GW
@@ -34,13 +34,16 @@ class Feedback:
         self._judged: dict[str, int] = {}
 
     def observe(
-        self, proxy: str, index: int, status: Status | None, members: Collection[Source]
+        self, proxy: str, index: int, status: Status | None, members: Callable[[], set[Source]]
     ) -> set[Source]:
-        """Take in a Proxy's status, None when it is gone; the objects of which it may say something new."""
+        """Take in a Proxy's status, None when it is gone; the objects of which it may say something new.
+
+        *members* gives all objects with a share in the Proxy.
+        """
         if status is None:
             for known in (self._general, self._unjudged, self._written, self._judged):
                 known.pop(proxy, None)
-            return set(members) | set(self._verdicts.pop(proxy, {}))
+            return members() | set(self._verdicts.pop(proxy, {}))
         if parse_state(status) is State.PENDING or index < self._written.get(proxy, 0):
             return set()
         self._judged[proxy] = index
@@ -50,7 +53,7 @@ class Feedback:
         self._general[proxy] = _general(status)
         awaited = self._unjudged.pop(proxy, set())
         if before is None or general != self._general[proxy]:
-            return set(members) | set(verdict) | awaited
+            return members() | set(verdict) | awaited
         return awaited | {
             source for source in before.keys() | verdict.keys() if before.get(source) != verdict.get(source)
         }

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.gateway.translation import CREATED_BY, Changes
+from services.gateway.composition import CREATED_BY
+from services.gateway.translation import Changes
 from services.gateway.translator.model import GW
 from shared.codec.text import parse
 from shared.consul.blocking import PrefixChange, WatchState, watch_prefix
@@ -89,7 +90,9 @@ class Inputs:
         if change.initial:  # the watch was started anew: what it does not list is gone
             kind = change.kind.name
             gone |= {source for source in self.objects if source.kind == kind and source not in put}
-        self.gateway_seen |= change.kind.name == GW and bool(put)
+        self.gateway_seen |= any(
+            source.kind == GW and source.ref.namespace == self._namespace for source in put
+        )
         edited = []
         for source, stored in put.items():
             before = self.objects.get(source)

@@ -11,12 +11,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
+from services.gateway.composition import Rendered
 from services.gateway.defaults import create_default_gateways
 from services.gateway.feedback import Feedback
 from services.gateway.inputs import KINDS, Inputs
 from services.gateway.sink import Sink
-from services.gateway.translation import Rendered, Translation, Unit
+from services.gateway.translation import Translation, Unit
 from services.gateway.translator.model import Rules
 from services.gateway.translator.restore import restore
 from shared.consul.election import Election
@@ -64,6 +66,7 @@ class Pipeline:
         self._kinds = {kind.name: kind for kind in KINDS}
         self._started = self._leads = False
         self._untold: set[Source] = set()
+        self._states: dict[Source, str] = {}
         self._unwritten: set[Source] = set()
         self._known_failures: dict[Unit, Exception] = {}
         self._translating = metrics.histogram(
@@ -124,7 +127,7 @@ class Pipeline:
                 stored[name] = whole
         self.translation.adopt(restore(stored))
         for name, proxy in self._inputs.proxies.items():
-            self.feedback.observe(name, proxy.index, proxy.status, ())
+            self.feedback.observe(name, proxy.index, proxy.status, set)
         self._untold |= self._inputs.objects.keys()
         self._statuses.wake()
 
@@ -133,8 +136,8 @@ class Pipeline:
         foreign = set(self._sink.foreign)
         written = await self._sink.write(rendered)
         for name, index in written.items():
-            members = self.translation.members(name)
-            self.feedback.written(name, index, self._unwritten & members)
+            changed = [source for source in self._unwritten if name in self.translation.shares(source)]
+            self.feedback.written(name, index, changed)
         self._unwritten.clear()
         for name in foreign ^ self._sink.foreign:
             self._untold |= self.translation.members(name)
@@ -173,8 +176,8 @@ class Pipeline:
             proxy = self._inputs.proxies.get(name)
             if self._sink.observe(name, proxy) or proxy is None:
                 self._inputs.work.set()
-            members = self.translation.members(name)
             status, index = (proxy.status, proxy.index) if proxy else (None, 0)
+            members = partial(self.translation.members, name)
             self._untold |= self.feedback.observe(name, index, status, members)
         self._untold |= self._inputs.take_restated()
         if not self._leads:
@@ -184,11 +187,21 @@ class Pipeline:
             stored = self._inputs.objects.get(source)
             known = self.translation.objects.get(source)
             if stored is None or known is None or not stored.same_spec(known):
+                self._count(source, None)
                 continue  # gone, or edited again: the translation has it before it next
             status = self.feedback.status(
                 stored, self.translation.report(source), self.translation.shares(source), self._sink.foreign
             )
             self._statuses.submit(stored, status)
+            self._count(source, status["state"])
+
+    def _count(self, source: Source, state: str | None) -> None:
+        """Keep the number of objects by kind and state, for the metrics."""
+        if (before := self._states.pop(source, None)) is not None:
+            self._objects.labels(source.kind, before).dec()
+        if state is not None:
+            self._states[source] = state
+            self._objects.labels(source.kind, state).inc()
 
     # Beside them
 

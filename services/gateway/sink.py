@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 from prometheus_client import Counter
 
+from services.gateway.composition import Rendered
 from services.gateway.inputs import StoredProxy
-from services.gateway.translation import Rendered
 from shared.codec.text import parse
 from shared.consul.kv import DeleteCas
 from shared.errors import ConsulConflict, InvalidDocument, InvalidResource

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from protos import gateway
+from services.gateway.composition import Composition, Rendered
 from services.gateway.translator.listeners import translate_gateway
 from services.gateway.translator.model import (
     GW,
@@ -20,7 +21,6 @@ from services.gateway.translator.model import (
     RULES,
     TABLES,
     VS,
-    Document,
     Part,
     Read,
     Reports,
@@ -32,29 +32,17 @@ from services.gateway.translator.model import (
     labels_of,
     report_of,
 )
-from services.gateway.translator.proxy import Listener, Plan, plan
-from services.gateway.translator.render import Rendering, merge_hosts, render_listener
+from services.gateway.translator.proxy import Plan, plan
+from services.gateway.translator.render import Rendering
 from services.gateway.translator.restore import Restored
 from services.gateway.translator.virtual_service import translate_service
 from shared.incremental.units import Units
 from shared.ref import Ref, Source
 from shared.report import Report
-from shared.store import large
 from shared.store.objects import Stored
 from shared.store.view import ALL
 
-CREATED_BY = {"created_by": "gateway"}
-"""The label of the Proxies that are ours to change and to delete."""
-
 Unit = tuple[str, Hashable]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rendered:
-    """A Proxy ready to be written: all but the virtual hosts, and those as JSON."""
-
-    skeleton: Document
-    parts: tuple[large.Part, ...]
 
 
 @dataclass(slots=True)
@@ -84,7 +72,6 @@ class Translation:
         self.gateways: Units[Unit, TranslatedGateway] = Units(
             lambda unit, read: translate_gateway(_ref(unit), read)
         )
-        self._namespace = namespace
         self._versions: dict[Source, Version[Any]] = {}
         self._tables: dict[Ref, TableTraits] = {}
         self._findings = Findings()
@@ -96,7 +83,8 @@ class Translation:
         self._conflicts: Reports = {}
         self._shares: dict[Source, set[str]] = {}
         self._rendered: dict[Ref, Mapping[int, tuple[gateway.Route, bytes]]] = {}
-        self._merged: dict[tuple[str, tuple[bytes, ...]], bytes] = {}
+        self._composition = Composition(namespace)
+        self._edited: set[Ref] = set()
 
     def adopt(self, restored: Restored) -> None:
         """Take what stored Proxies hold for what is served now: at start, and on becoming the writer."""
@@ -158,20 +146,9 @@ class Translation:
         return set[str]().union(*(self._shares.get(Source(VS, user), ()) for user in users))
 
     def render(self) -> dict[str, Rendered]:
-        """All Proxies by name; a virtual host that did not change is not rendered again."""
-        merged, self._merged = self._merged, {}
-        return {
-            name: Rendered(
-                skeleton={
-                    "metadata": {"name": name, "namespace": self._namespace, "labels": CREATED_BY},
-                    "listeners": [render_listener(listener) for listener in listeners],
-                },
-                parts=tuple(
-                    part for i, listener in enumerate(listeners) for part in self._parts(i, listener, merged)
-                ),
-            )
-            for name, listeners in self.plan.proxies.items()
-        }
+        """All Proxies by name, at the cost of what changed since the last time."""
+        edited, self._edited = self._edited, set()
+        return self._composition.compose(self.plan, self._chosen, edited)
 
     # Taking changes
 
@@ -238,6 +215,7 @@ class Translation:
                 part is not None and part.traits == self._chosen[ref].traits for ref, part in fresh.items()
             ):
                 self._chosen |= cast("dict[Ref, Part]", fresh)
+                self._edited |= refs
                 return set()
         return self._replan()
 
@@ -326,19 +304,6 @@ class Translation:
             value = self.services.values.get((VS, source.ref))
             return value is not None and value.offered is not None and value.offered.complete
         return True
-
-    def _parts(
-        self, i: int, listener: Listener, merged: Mapping[tuple[str, tuple[bytes, ...]], bytes]
-    ) -> Iterable[large.Part]:
-        path = f"listeners[{i}].httpListener.virtualHosts"
-        for host in listener.hosts:
-            bodies = tuple(self._chosen[ref].body for ref in host.members)
-            if len(bodies) == 1:
-                yield large.Part(path, bodies[0])
-                continue
-            key = (host.name, bodies)
-            self._merged[key] = merged.get(key) or merge_hosts(host.name, bodies)
-            yield large.Part(path, self._merged[key])
 
 
 class Findings:

@@ -12,6 +12,7 @@ from shared.codec.documents import to_document
 from shared.errors import InvalidResource
 from shared.ref import Ref
 from shared.report import Report
+from shared.store.keys import check_ref
 
 DEFAULT_PROXY = "gateway-proxy"
 MAX_PORT = 65535
@@ -37,6 +38,9 @@ def _translate(written: gateway.Gateway, report: Report) -> Head | None:
         _check_address(written.bind_address)
     if not 0 < written.bind_port <= MAX_PORT:
         report.error("bindPort", f"must be from 1 to {MAX_PORT}, not {written.bind_port}")
+    for i, name in enumerate(written.proxy_names):
+        with report.collect():
+            _check_proxy_name(name, f"proxyNames[{i}]")
     if written.hybrid_gateway is not None:
         report.error("hybridGateway", "not supported yet")
     elif written.http_gateway is None and written.tcp_gateway is None:
@@ -79,6 +83,14 @@ def _check_address(address: str) -> None:
         ip_address(address)
     except ValueError as error:
         raise InvalidResource("bindAddress", f"{address!r} is no IP address") from error
+
+
+def _check_proxy_name(name: str, path: str) -> None:
+    """A Proxy's name becomes part of its key."""
+    try:
+        check_ref(Ref("proxy", name))
+    except InvalidResource as invalid:
+        raise InvalidResource(path, invalid.problem) from invalid
 
 
 def _check_selection(http: gateway.HttpGateway, report: Report) -> None:

@@ -1,0 +1,90 @@
+"""Proxies put together from a plan and the parts of virtual services, at the cost of what changed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from services.gateway.translator.conflicts import Host
+from services.gateway.translator.model import Document, Part
+from services.gateway.translator.proxy import Plan
+from services.gateway.translator.render import merge_hosts, render_listener
+from shared.ref import Ref
+from shared.store import large
+
+CREATED_BY = {"created_by": "gateway"}
+"""The label of the Proxies that are ours to change and to delete."""
+
+_PATH = "listeners[{}].httpListener.virtualHosts"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """A Proxy ready to be written: all but the virtual hosts, and those as JSON."""
+
+    skeleton: Document
+    parts: tuple[large.Part, ...]
+
+
+@dataclass(slots=True)
+class _Sheet:
+    """One Proxy being composed: a slot for each virtual host, and what is in it."""
+
+    skeleton: Document
+    slots: list[tuple[str, Host]]
+    parts: list[large.Part]
+
+
+class Composition:
+    """Keeps the Proxies of the last plan; *namespace* is where they are."""
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+        self._plan: Plan | None = None
+        self._sheets: dict[str, _Sheet] = {}
+        self._places: defaultdict[Ref, list[tuple[_Sheet, int]]] = defaultdict(list)
+        self._merged: dict[tuple[str, tuple[bytes, ...]], bytes] = {}
+
+    def compose(self, plan: Plan, parts: Mapping[Ref, Part], edited: Iterable[Ref]) -> dict[str, Rendered]:
+        """The Proxies of *plan* by name; *edited* are the virtual services whose part is another."""
+        if plan is not self._plan:
+            self._lay_out(plan, parts)
+        else:
+            for ref in edited:
+                for sheet, slot in self._places.get(ref, ()):
+                    path, host = sheet.slots[slot]
+                    sheet.parts[slot] = large.Part(path, self._body(host, parts, self._merged))
+        return {
+            name: Rendered(skeleton=sheet.skeleton, parts=tuple(sheet.parts))
+            for name, sheet in self._sheets.items()
+        }
+
+    def _lay_out(self, plan: Plan, parts: Mapping[Ref, Part]) -> None:
+        before, self._merged = self._merged, {}
+        self._plan = plan
+        self._sheets.clear()
+        self._places.clear()
+        for name, listeners in plan.proxies.items():
+            metadata = {"name": name, "namespace": self._namespace, "labels": CREATED_BY}
+            skeleton = {"metadata": metadata, "listeners": [render_listener(each) for each in listeners]}
+            slots = [
+                (_PATH.format(i), host) for i, listener in enumerate(listeners) for host in listener.hosts
+            ]
+            sheet = _Sheet(
+                skeleton, slots, [large.Part(path, self._body(host, parts, before)) for path, host in slots]
+            )
+            self._sheets[name] = sheet
+            for slot, (_, host) in enumerate(slots):
+                for ref in host.members:
+                    self._places[ref].append((sheet, slot))
+
+    def _body(
+        self, host: Host, parts: Mapping[Ref, Part], known: Mapping[tuple[str, tuple[bytes, ...]], bytes]
+    ) -> bytes:
+        bodies = tuple(parts[ref].body for ref in host.members)
+        if len(bodies) == 1:
+            return bodies[0]
+        key = (host.name, bodies)
+        self._merged[key] = known.get(key) or merge_hosts(host.name, bodies)
+        return self._merged[key]
