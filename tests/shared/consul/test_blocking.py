@@ -45,7 +45,7 @@ class Seen:
         size = len(self.view)
         self.smallest = size if self.smallest is None else min(size, self.smallest)
 
-    async def shows(self, view: dict[str, bytes], *, within: float = 10.0) -> None:
+    async def shows(self, view: dict[str, bytes], *, within: float = 20.0) -> None:
         await eventually(lambda: self.view, until=lambda now: now == view, within=within)
 
 
@@ -155,7 +155,7 @@ async def test_a_quiet_watch_does_no_more_than_park(kv: KV) -> None:
     await kv.put(f"{PREFIX}a", b"1")
 
     async with watching(kv, WatchOptions(wait=1.0)) as seen:
-        await eventually(lambda: seen.state.polls, until=lambda polls: polls >= 3, within=5.0)
+        await eventually(lambda: seen.state.polls, until=lambda polls: polls >= 3, within=20.0)
 
     assert len(seen.changes) == 1
     assert seen.state.polls == 3
@@ -224,9 +224,9 @@ async def test_a_restored_snapshot_is_noticed_at_once_and_not_after_the_wait(tmp
 
         async with watching(consul.kv, WatchOptions(wait=60.0)) as seen:
             await consul.snapshot.restore(snapshot)
-            await seen.shows({"a": b"old"}, within=5.0)
+            await seen.shows({"a": b"old"}, within=20.0)
             await consul.kv.put(f"{PREFIX}a", b"newer")
-            await seen.shows({"a": b"newer"}, within=5.0)
+            await seen.shows({"a": b"newer"}, within=20.0)
 
         assert seen.state.resets == 1
 

@@ -47,17 +47,16 @@ async def candidate(config: ConsulConfig, name: str, *, ttl: float = 3.0) -> Asy
 
 
 async def test_one_leads_and_the_other_follows_at_once_when_it_resigns(consul_server: ConsulServer) -> None:
+    # Nothing but the resignation can end a lead of this length within the test.
     async with AsyncExitStack() as later:
-        async with candidate(consul_server.config, "first") as first:
+        async with candidate(consul_server.config, "first", ttl=120.0) as first:
             await eventually(lambda: first.leader)
-            second = await later.enter_async_context(candidate(consul_server.config, "second"))
+            second = await later.enter_async_context(candidate(consul_server.config, "second", ttl=120.0))
             await eventually(lambda: second.holder, until=lambda name: name == "first")
             assert not second.leader
             assert second.fence is None
             led = asyncio.create_task(second.wait_changed())
-            began = time.monotonic()
-        assert await asyncio.wait_for(led, 1.0)
-        assert time.monotonic() - began < 1.0
+        assert await asyncio.wait_for(led, 10.0)
         assert second.leader
         assert not first.leader
 
@@ -75,21 +74,23 @@ async def test_a_killed_leader_is_followed_within_seconds(
             await process.kill()
             began = time.monotonic()
             await eventually(lambda: survivor.leader)
-            assert time.monotonic() - began < 4.0
+            assert (
+                time.monotonic() - began < 8.0
+            )  # 3 s by the check; a session's own time would take 10 to 20
     finally:
         if process.running:
             await process.kill()
 
 
 async def test_a_session_ended_by_somebody_else_is_noticed_at_once(consul_server: ConsulServer) -> None:
-    async with candidate(consul_server.config, "one") as election:
+    async with candidate(consul_server.config, "one", ttl=120.0) as election:
         await eventually(lambda: election.leader)
         fence = election.fence
         assert fence is not None
 
         await consul_server.call("PUT", f"/v1/session/destroy/{fence.session}")
 
-        await eventually(lambda: election.fence, until=lambda now: now not in (None, fence), within=1.0)
+        await eventually(lambda: election.fence, until=lambda now: now not in (None, fence))
 
 
 async def test_the_late_writes_of_a_former_leader_are_refused(consul_server: ConsulServer) -> None:
@@ -122,9 +123,9 @@ async def test_a_restarted_server_is_led_again(tmp_path: Path) -> None:
     async with ConsulServer(tmp_path) as server, candidate(server.config, "one") as election:
         await eventually(lambda: election.leader)
         await server.kill()
-        assert await asyncio.wait_for(election.wait_changed(), 10.0) is False
+        assert await asyncio.wait_for(election.wait_changed(), 20.0) is False
         await server.start()
-        await eventually(lambda: election.leader, within=20.0)
+        await eventually(lambda: election.leader, within=30.0)
         assert election.fence is not None
 
 
