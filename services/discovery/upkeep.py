@@ -112,7 +112,11 @@ class Upkeep:
         ]
         # The watch may show a write before its own answer is here.
         inputs.awaited.update({write.ref: now + UNTIL_SEEN for write in writes})
-        outcome = await write_upstreams(self._kv, self._root, writes)
+        try:
+            outcome = await write_upstreams(self._kv, self._root, writes)
+        except ConsulError:
+            inputs.awaited.clear()
+            raise
         self._note(result, outcome, {write.ref: write for write in writes})
         self.rounds += 1
         return outcome
