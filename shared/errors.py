@@ -72,7 +72,7 @@ class ConsulDenied(ConsulError):
 
 
 class ConsulConflict(ConsulError):
-    """A check-and-set lost, or a transaction was refused; *failed* are the indexes of its failed operations."""
+    """A check-and-set lost, or a transaction was refused; *failed* are the indexes of what failed in it."""
 
     def __init__(self, operation: str, problem: str, *, failed: Sequence[int] = ()) -> None:
         super().__init__(operation, problem, status=409)
