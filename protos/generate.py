@@ -17,7 +17,6 @@ import argparse
 import importlib
 import os
 import pprint
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -67,7 +66,8 @@ def generate(*, contract_only: bool = False, target: Path = TARGET) -> None:
         for folder in [root, *(path for path in root.rglob("*") if path.is_dir())]:
             (folder / "__init__.py").touch()
         (root / "schema.py").write_text(render_schema(table))
-        shutil.rmtree(target, ignore_errors=True)
+        if target.exists():
+            target.rename(Path(scratch) / "before")  # goes with the scratch folder: readers miss it for a moment
         root.rename(target)
 
 
@@ -104,6 +104,7 @@ def envoy_descriptors() -> list[Any]:
         copy = descriptor_pb2.FileDescriptorProto()
         file.CopyToProto(copy)
         copy.source_code_info.SetInParent()  # the plugin expects it to be there
+        clear_deprecations(copy)
         found[file.name] = copy
 
     for line in (HERE / "envoy.txt").read_text().splitlines():
@@ -111,6 +112,18 @@ def envoy_descriptors() -> list[Any]:
             module = name.removesuffix(".proto").replace("/", ".").replace("-", "_") + "_pb2"
             visit(importlib.import_module(module).DESCRIPTOR)
     return list(found.values())
+
+
+def clear_deprecations(declaration: Any) -> None:
+    """Forget what *declaration* and those inside it say of being deprecated.
+
+    betterproto2 would look for deprecated fields whenever a message is made, and warn of those that are
+    set: several times the cost of the message itself, for warnings that no user can do anything about.
+    """
+    declaration.options.ClearField("deprecated")
+    for inside in ("message_type", "nested_type", "enum_type", "field", "value"):
+        for each in getattr(declaration, inside, ()):
+            clear_deprecations(each)
 
 
 def run_plugin(files: list[Any]) -> Iterator[tuple[str, str]]:
