@@ -67,7 +67,7 @@ def generate(*, contract_only: bool = False, target: Path = TARGET) -> None:
             (folder / "__init__.py").touch()
         (root / "schema.py").write_text(render_schema(table))
         if target.exists():
-            target.rename(Path(scratch) / "before")  # goes with the scratch folder: readers miss it for a moment
+            target.rename(Path(scratch) / "before")  # readers miss it for a moment only
         root.rename(target)
 
 
