@@ -1,0 +1,179 @@
+"""Statuses made of our own findings and gloo's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from services.gateway.feedback import Feedback, report_of_reason
+from shared.ref import Source
+from shared.report import Problem, Report
+from shared.store.status import build_status
+from tests.services.gateway.support import NAMESPACE, source_of, stored
+
+PROXY = "gateway-proxy"
+SUB = f"*v1.Proxy.{NAMESPACE}.{PROXY}"
+BAD, GOOD = source_of("VirtualService", "bad"), source_of("VirtualService", "good")
+CLEAN = {"state": "Accepted", "reportedBy": "gloo"}
+
+
+def judged(*reports: dict[str, Any], state: str = "Rejected") -> dict[str, Any]:
+    return {"state": state, "reportedBy": "gloo", "details": {"reports": list(reports)}}
+
+
+def about(source: Source, *errors: str) -> dict[str, Any]:
+    return {
+        "kind": source.kind,
+        "namespace": source.ref.namespace,
+        "name": source.ref.name,
+        "errors": list(errors),
+    }
+
+
+def members() -> set[Source]:
+    return {BAD, GOOD}
+
+
+def status(feedback: Feedback, source: Source, own: Report | None = None, **before: Any) -> dict[str, Any]:
+    document = {"metadata": {"name": source.ref.name}, "status": before}
+    return feedback.status(stored(document, source), own or Report(), [PROXY])
+
+
+def test_one_mistake_is_said_to_one_object() -> None:
+    feedback = Feedback(NAMESPACE)
+
+    touched = feedback.observe(PROXY, 7, judged(about(BAD, "routes[0]: no")), members)
+
+    assert touched == {BAD, GOOD}
+    assert status(feedback, BAD) == {
+        "state": "Rejected",
+        "reportedBy": "gateway",
+        "reason": "routes[0]: no",
+        "subresourceStatuses": {SUB: {"state": "Rejected", "reportedBy": "gloo", "reason": "routes[0]: no"}},
+    }
+    assert status(feedback, GOOD) == {
+        "state": "Accepted",
+        "reportedBy": "gateway",
+        "subresourceStatuses": {SUB: CLEAN},
+    }
+
+
+def test_own_findings_come_first_and_do_not_blame_the_proxy() -> None:
+    feedback, own = Feedback(NAMESPACE), Report()
+    own.error("virtualHost", "is missing")
+    feedback.observe(PROXY, 7, judged(), members)
+
+    found = status(feedback, BAD, own)
+
+    assert (found["state"], found["reason"]) == ("Rejected", "virtualHost: is missing")
+    assert found["subresourceStatuses"] == {SUB: CLEAN}
+
+
+def test_only_what_differs_is_told_anew() -> None:
+    feedback = Feedback(NAMESPACE)
+    feedback.observe(PROXY, 7, judged(about(BAD, "a")), members)
+
+    assert feedback.observe(PROXY, 8, judged(about(BAD, "a")), members) == set()
+    assert feedback.observe(PROXY, 9, judged(about(BAD, "b")), members) == {BAD}
+    assert feedback.observe(PROXY, 10, judged(), members) == {BAD}
+
+
+def test_between_a_write_and_the_verdict_the_old_word_stands() -> None:
+    feedback = Feedback(NAMESPACE)
+    feedback.observe(PROXY, 7, judged(about(BAD, "a")), members)
+    feedback.written(PROXY, 8, [BAD])
+
+    pending = feedback.observe(PROXY, 8, {}, members)
+    stale = feedback.observe(PROXY, 7, judged(), members)
+    meanwhile = status(
+        feedback,
+        BAD,
+        state="Rejected",
+        subresourceStatuses={SUB: build_status(_error("a"), reported_by="gloo")},
+    )
+    new = status(feedback, BAD)
+    told = feedback.observe(PROXY, 9, judged(), members)
+
+    assert (pending, stale, told) == (set(), set(), {BAD})
+    assert meanwhile["reason"] == "a"
+    assert new == {"state": "Accepted", "reportedBy": "gateway"}
+    assert status(feedback, BAD)["subresourceStatuses"] == {SUB: CLEAN}
+
+
+def test_a_verdict_seen_before_the_writer_knows_its_index_counts() -> None:
+    feedback = Feedback(NAMESPACE)
+    feedback.observe(PROXY, 9, judged(), members)
+
+    feedback.written(PROXY, 8, [GOOD])
+
+    assert status(feedback, GOOD)["subresourceStatuses"] == {SUB: CLEAN}
+
+
+def test_after_a_restart_a_pending_proxy_leaves_statuses_as_they_are() -> None:
+    feedback = Feedback(NAMESPACE)
+    before = {
+        "state": "Warning",
+        "reportedBy": "gateway",
+        "reason": "warning: upstream x not found",
+        "subresourceStatuses": {
+            SUB: {"state": "Warning", "reportedBy": "gloo", "reason": "warning: upstream x not found"}
+        },
+    }
+
+    assert status(feedback, BAD, **before) == before
+
+
+def test_a_gloo_that_does_not_say_whom_it_means_means_everybody() -> None:
+    feedback = Feedback(NAMESPACE)
+    feedback.observe(PROXY, 7, {"state": 2, "reason": "listener broken"}, members)
+
+    assert status(feedback, GOOD)["subresourceStatuses"][SUB] == {
+        "state": "Rejected",
+        "reportedBy": "gloo",
+        "reason": "listener broken",
+    }
+
+
+def test_a_proxy_that_is_gone_says_nothing_any_more() -> None:
+    feedback = Feedback(NAMESPACE)
+    feedback.observe(PROXY, 7, judged(about(BAD, "a")), members)
+
+    assert feedback.observe(PROXY, 0, None, set) == {BAD}
+    assert feedback.status(stored({}, BAD), Report(), []) == {"state": "Accepted", "reportedBy": "gateway"}
+
+
+def test_a_proxy_of_somebody_else_is_the_gateways_mistake() -> None:
+    feedback, gateway = Feedback(NAMESPACE), source_of("Gateway", "gw")
+
+    on_gateway = feedback.status(stored({}, gateway), Report(), [PROXY], {PROXY})
+    on_service = feedback.status(stored({}, GOOD), Report(), [PROXY], {PROXY})
+
+    assert (
+        on_gateway["reason"] == "proxyNames: there is a proxy gateway-proxy already that gateway did not make"
+    )
+    assert on_service == {"state": "Accepted", "reportedBy": "gateway"}
+
+
+@pytest.mark.parametrize(
+    "garbage", [{"state": "Rejected", "details": "x"}, {"state": "Accepted", "details": {"reports": [1, {}]}}]
+)
+def test_a_status_of_another_shape_is_survived(garbage: dict[str, Any]) -> None:
+    feedback = Feedback(NAMESPACE)
+
+    feedback.observe(PROXY, 7, garbage, members)
+
+    assert SUB in status(feedback, GOOD)["subresourceStatuses"]
+
+
+def test_a_reason_is_read_back_as_it_was_written() -> None:
+    report = Report([Problem("a", "one"), Problem("", "two")], [Problem("", "three")])
+
+    again = report_of_reason(build_status(report, reported_by="gloo"))
+
+    assert build_status(again, reported_by="gloo") == build_status(report, reported_by="gloo")
+    assert report_of_reason({}).clean
+
+
+def _error(text: str) -> Report:
+    return Report([Problem("", text)])

@@ -1,0 +1,123 @@
+"""A stored Proxy taken apart again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from services.gateway.translation import Translation
+from services.gateway.translator.restore import restore
+from shared.ref import Ref
+from tests.services.gateway.support import NAMESPACE, apply, documents, findings
+
+GATEWAY = {
+    "kind": "Gateway",
+    "metadata": {"name": "gw"},
+    "bindAddress": "::",
+    "bindPort": 8080,
+    "httpGateway": {},
+}
+SECURE = {**GATEWAY, "metadata": {"name": "tls"}, "bindPort": 8443, "ssl": True}
+
+
+def service(name: str, domain: str, status: int, **fields: Any) -> dict[str, Any]:
+    route = {"matchers": [{"prefix": f"/{name}"}], "directResponseAction": {"status": status}}
+    options = fields.pop("options", None)
+    host = {"domains": [domain], "routes": [route], **({"options": options} if options else {})}
+    return {"kind": "VirtualService", "metadata": {"name": name}, "virtualHost": host, **fields}
+
+
+WORLD = [
+    GATEWAY,
+    SECURE,
+    service("alone", "a.com", 201),
+    service("b1", "b.com", 202),
+    service("b2", "b.com", 203, options={"corsPolicyMergeSettings": {}}),
+    service("secure", "c.com", 204, sslConfig={"secretRef": {"name": "s", "namespace": "n"}}),
+]
+
+
+def broken(document: dict[str, Any]) -> dict[str, Any]:
+    return {**document, "oops": 1}
+
+
+def stored_proxies() -> dict[str, Any]:
+    translation = Translation(NAMESPACE)
+    apply(translation, WORLD)
+    found: dict[str, Any] = orjson.loads(orjson.dumps(documents(translation)))
+    return found
+
+
+def restarted(*world: dict[str, Any]) -> Translation:
+    translation = Translation(NAMESPACE)
+    translation.adopt(restore(stored_proxies()))
+    apply(translation, world)
+    return translation
+
+
+def test_a_restart_in_which_everything_is_wrong_serves_what_was_served() -> None:
+    translation = restarted(*map(broken, WORLD))
+
+    assert documents(translation) == stored_proxies()
+    assert len(findings(translation)) == len(WORLD)
+
+
+def test_a_part_of_a_merged_host_is_taken_out_of_it() -> None:
+    for name in ("b1", "b2"):
+        world = [broken(each) if each["metadata"]["name"] == name else each for each in WORLD]
+
+        assert documents(restarted(*world)) == stored_proxies()
+
+
+def test_what_is_gone_is_not_restored() -> None:
+    translation = restarted(*(each for each in WORLD if each["metadata"]["name"] not in ("alone", "tls")))
+
+    (listener,) = documents(translation)["gateway-proxy"]["listeners"]
+    assert [host["name"] for host in listener["httpListener"]["virtualHosts"]] == ["merged-b.com"]
+
+
+def test_a_mended_object_is_taken_from_its_document_again_and_its_next_mistake_too() -> None:
+    translation = restarted(*(broken(each) if each["kind"] == "VirtualService" else each for each in WORLD))
+
+    apply(translation, [service("alone", "a.com", 301)])
+    apply(translation, [broken(service("alone", "a.com", 302))])
+
+    listener = documents(translation)["gateway-proxy"]["listeners"][0]
+    host = listener["httpListener"]["virtualHosts"][0]
+    assert host["routes"][0]["directResponseAction"]["status"] == 301
+
+
+def test_a_broken_table_after_a_restart_keeps_the_whole_host() -> None:
+    delegating = {"matchers": [{"prefix": "/"}], "delegateAction": {"ref": {"name": "t"}}}
+    top = {"kind": "VirtualService", "metadata": {"name": "top"}, "virtualHost": {"routes": [delegating]}}
+    table = {
+        "kind": "RouteTable",
+        "metadata": {"name": "t"},
+        "routes": [{"directResponseAction": {"status": 200}}],
+    }
+    before = Translation(NAMESPACE)
+    apply(before, [GATEWAY, top, table])
+    after = Translation(NAMESPACE)
+    after.adopt(restore(documents(before)))
+
+    apply(after, [GATEWAY, top, broken(table)])
+
+    assert documents(after) == documents(before)
+    assert "is rejected" in findings(after)["VirtualService gloo-system.top"]["warnings"][0]
+
+
+def test_before_knows_who_served_which_domains() -> None:
+    restored = restore(stored_proxies())
+
+    assert restored.before[Ref(NAMESPACE, "gw")] == {
+        Ref(NAMESPACE, "alone"): {"a.com"},
+        Ref(NAMESPACE, "b1"): {"b.com"},
+        Ref(NAMESPACE, "b2"): {"b.com"},
+    }
+
+
+def test_proxies_of_other_makers_are_passed_over() -> None:
+    foreign = {"listeners": [{"name": "l", "httpListener": {"virtualHosts": [{"name": "x"}]}}, {}]}
+
+    assert restore({"theirs": foreign, "empty": {}}).parts == {}
