@@ -25,15 +25,15 @@ class Outcome:
 async def write_upstreams(kv: KeyValues, root: str, writes: Iterable[Write]) -> Outcome:
     """Write what can be written; raises when Consul cannot be reached."""
     outcome = Outcome()
-    ops: list[tuple[Write, Op]] = []
+    fit: list[Write] = []
     for write in writes:
         try:
             check_ref(write.ref)
         except InvalidResource as invalid:
             outcome.failed[write.ref] = str(invalid)
         else:
-            ops.append((write, operation(root, write)))
-    for batch in batches(ops):
+            fit.append(write)
+    for batch in batches((write, operation(root, write)) for write in fit):
         await _commit(kv, batch, outcome)
     return outcome
 

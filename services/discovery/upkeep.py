@@ -148,8 +148,11 @@ class Upkeep:
             pass
 
     def _keep_implausible_losses(self, result: Reconciled, ours: int, now: float) -> None:
-        gone = {ref for ref, write in result.writes.items() if isinstance(write, Delete)}
-        suspect = now - self._inputs.troubled_at < self._hold_seconds
+        inputs = self._inputs
+        gone = {
+            ref for ref, write in result.writes.items() if isinstance(write, Delete)
+        } - inputs.awaited.keys()
+        suspect = now - inputs.troubled_at < self._hold_seconds
         before, self._kept = self._kept, self._hold.keep(gone, ours, now, suspect=suspect)
         if self._kept and not before:
             log.warning(

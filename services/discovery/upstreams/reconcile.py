@@ -25,7 +25,12 @@ SPELLINGS = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Create:
     ref: Ref
-    value: bytes
+    document: Mapping[str, Any]
+
+    @property
+    def value(self) -> bytes:
+        """The text to write; made when it is asked for, since another replica may be the one to write it."""
+        return text.render(self.document).encode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +38,13 @@ class Update:
     ref: Ref
     key: str
     index: int
-    value: bytes
+    raw: bytes
+    changes: Mapping[Path, Value]
+
+    @property
+    def value(self) -> bytes:
+        """The text to write: the stored one with the changes."""
+        return edit(self.raw, self.changes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +77,11 @@ def reconcile(
     for ref, upstream in wanted.items():
         there = stored.get(ref)
         if there is None:
-            writes[ref] = Create(ref=ref, value=text.render(upstream.document()).encode())
+            writes[ref] = Create(ref=ref, document=upstream.document())
         elif (problem := why_not_ours(there)) is not None:
             problems[ref] = f"service {upstream.service!r} is not discovered: {problem}"
         elif changes := differences(upstream, there, unheard):
-            writes[ref] = Update(ref=ref, key=there.key, index=there.index, value=edit(there.raw, changes))
+            writes[ref] = Update(ref=ref, key=there.key, index=there.index, raw=there.raw, changes=changes)
     for ref, there in stored.items():
         if ref in wanted or not is_labelled(there):
             continue

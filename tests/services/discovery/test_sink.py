@@ -13,22 +13,31 @@ def at(name: str) -> str:
     return key("gloo", UPSTREAM, Ref(NS, name))
 
 
-def create(name: str, value: bytes = b"new") -> Create:
-    return Create(ref=Ref(NS, name), value=value)
+def create(name: str, text: str = "new") -> Create:
+    return Create(ref=Ref(NS, name), document={"is": text})
 
 
 async def test_every_kind_of_write_is_carried_out() -> None:
-    kv = MemoryKV({at("old"): b"old", at("gone"): b"gone"})
+    kv = MemoryKV({at("old"): b"is: old\n", at("gone"): b"gone"})
     writes: list[Write] = [
         create("new"),
-        Update(ref=Ref(NS, "old"), key=at("old"), index=kv.rows[at("old")].index, value=b"updated"),
+        Update(
+            ref=Ref(NS, "old"),
+            key=at("old"),
+            index=kv.rows[at("old")].index,
+            raw=b"is: old\n",
+            changes={("is",): "updated"},
+        ),
         Delete(ref=Ref(NS, "gone"), key=at("gone"), index=kv.rows[at("gone")].index),
     ]
 
     outcome = await write_upstreams(kv, "gloo", writes)
 
     assert outcome.done == {Ref(NS, name) for name in ("new", "old", "gone")}
-    assert {name: row.value for name, row in kv.rows.items()} == {at("new"): b"new", at("old"): b"updated"}
+    assert {name: row.value for name, row in kv.rows.items()} == {
+        at("new"): b"is: new\n",
+        at("old"): b"is: updated\n",
+    }
 
 
 async def test_a_conflict_costs_only_itself() -> None:
@@ -55,14 +64,14 @@ class Picky(MemoryKV):
 
     async def txn(self, ops: list[Op]) -> dict[str, object]:  # type: ignore[override]
         self.transactions += 1
-        if any(getattr(op, "value", b"") == b"huge" for op in ops):
+        if any(b"huge" in getattr(op, "value", b"") for op in ops):
             raise ConsulRefused("txn", "too large", status=413)
         return dict(await super().txn(ops))
 
 
 async def test_a_write_that_consul_refuses_costs_only_itself() -> None:
     kv = Picky()
-    writes = [create(f"u{number}", b"huge" if number == 17 else b"new") for number in range(60)]
+    writes = [create(f"u{number}", "huge" if number == 17 else "new") for number in range(60)]
 
     outcome = await write_upstreams(kv, "gloo", writes)
 
