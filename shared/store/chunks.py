@@ -12,9 +12,10 @@ import asyncio
 import re
 import zlib
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from hashlib import blake2b
+from itertools import chain
 from typing import Any, Final
 
 import orjson
@@ -32,6 +33,7 @@ MOST_BYTES: Final = 32 * 1024 * 1024
 PAUSES: Final = (0.1, 0.3, 1.0)
 _AT: Final = f"metadata.annotations[{ANNOTATION}]"
 _STEP = re.compile(r"([A-Za-z_]+)(?:\[(\d+)\])?")
+_ENDS: Final = tuple(f"A{second}" for second in "ABCDEFGHIJKLMNOP")
 _ENTRY = re.compile(r"([A-Za-z0-9_-]{22})(?::(\d{1,4}))?")
 
 
@@ -88,13 +90,25 @@ def cut(body: bytes) -> tuple[str, dict[str, bytes]]:
     return entry, dict(zip(names(entry), pieces, strict=True))
 
 
-def names(entry: str) -> list[str]:
+def names(entry: str) -> tuple[str, ...]:
     """The keys, below the chunks' prefix, that hold what a manifest lists as *entry*."""
-    match = _ENTRY.fullmatch(entry)
-    if match is None:
-        raise MissingChunk(entry, "is no name of a chunk")
-    name, count = match.groups()
-    return [name] if count is None else [f"{name}.{i}" for i in range(int(count))]
+    name, _, count = entry.partition(":")
+    return tuple(f"{name}.{i}" for i in range(int(count))) if count else (name,)
+
+
+def grouped(entries: Iterable[str]) -> Iterator[list[str]]:
+    """*entries* in groups of about 256, which a longer list is written in.
+
+    The entries themselves say where a group ends, so one more or less changes its own group alone.
+    """
+    group: list[str] = []
+    for entry in entries:
+        group.append(entry)
+        if entry.startswith(_ENDS):
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def digest(body: bytes) -> str:
@@ -138,36 +152,49 @@ class ChunkReader:
 
         A missing chunk is looked for again for a while: the manifest may have come from another server.
         """
-        lists = await self.lists(manifest)
         held = self._held.get(ref, {})
-        wanted = dict.fromkeys(entry for entries in lists.values() for entry in entries)
-        fresh = await self._bodies([entry for entry in wanted if entry not in held])
-        members = {entry: held[entry] if entry in held else _loaded(entry, fresh[entry]) for entry in wanted}
-        self._held[ref] = members
+        lists, groups = await self._lists(manifest, held)
+        members = await self._values(chain.from_iterable(lists.values()), held)
+        self._held[ref] = groups | members
         metadata = manifest["metadata"]
         annotations = {name: text for name, text in metadata["annotations"].items() if name != ANNOTATION}
-        skeleton = {**manifest, "metadata": {**metadata, "annotations": annotations}}
+        metadata = {name: value for name, value in metadata.items() if name != "annotations"}
+        if annotations:
+            metadata["annotations"] = annotations
+        skeleton = {**manifest, "metadata": metadata}
         return join(skeleton, {path: [members[entry] for entry in lists[path]] for path in lists})
 
     def forget(self, ref: Ref) -> None:
         self._held.pop(ref, None)
 
-    async def lists(self, manifest: Mapping[str, Any]) -> dict[str, list[str]]:
-        """The entries that *manifest* lists, by the path of the list they belong in."""
-        listed = _listed(manifest["metadata"]["annotations"][ANNOTATION])
-        if "index" in listed:
-            (body,) = (await self._bodies([str(listed["index"])])).values()
-            listed = _listed(body)
-        lists = listed.get("lists")
-        if listed.get("encoding") != ENCODING or not isinstance(lists, dict):
-            raise InvalidResource(_AT, "is no list of chunks that this release can read")
-        return {path: str(entries).split() for path, entries in lists.items()}
-
     async def names(self, manifest: Mapping[str, Any]) -> set[str]:
         """All keys below the chunks' prefix that *manifest* needs."""
-        index = _listed(manifest["metadata"]["annotations"][ANNOTATION]).get("index")
-        entries = [entry for listed in (await self.lists(manifest)).values() for entry in listed]
-        return {name for entry in [*entries, *([str(index)] if index else [])] for name in names(entry)}
+        lists, groups = await self._lists(manifest, {})
+        return {name for entry in chain(groups, *lists.values()) for name in names(entry)}
+
+    async def _lists(
+        self, manifest: Mapping[str, Any], held: Mapping[str, Any]
+    ) -> tuple[dict[str, list[str]], dict[str, Any]]:
+        """The entries of each list, by its path, and the groups that they were found in."""
+        listing = _listing(manifest)
+        lists = {path: _entries(text) for path, text in (listing.get("lists") or {}).items()}
+        heads = {path: _entries(text) for path, text in (listing.get("groups") or {}).items()}
+        groups = await self._values(chain.from_iterable(heads.values()), held, _entries)
+        for path, entries in heads.items():
+            lists[path] = [*chain.from_iterable(groups[group] for group in entries)]
+        return lists, groups
+
+    async def _values(
+        self,
+        entries: Iterable[str],
+        held: Mapping[str, Any],
+        made: Callable[[Any], Any] = lambda value: value,
+    ) -> dict[str, Any]:
+        """What the chunks say, each *made* into what it is kept as; from *held* where that has it."""
+        wanted = dict.fromkeys(entries)
+        fresh = await self._bodies([entry for entry in wanted if entry not in held])
+        values = {entry: made(_loaded(entry, body)) for entry, body in fresh.items()}
+        return {entry: held[entry] if entry in held else values[entry] for entry in wanted}
 
     async def _bodies(self, entries: Sequence[str]) -> dict[str, bytes]:
         for pause in PAUSES:
@@ -191,14 +218,24 @@ class ChunkReader:
         return {entry: _unpack(entry, body) for entry, body in packed.items()}
 
 
-def _listed(text: str | bytes) -> dict[str, Any]:
+def _listing(manifest: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        listed = orjson.loads(text)
+        listing = orjson.loads(manifest["metadata"]["annotations"][ANNOTATION])
     except orjson.JSONDecodeError:
-        listed = None
-    if not isinstance(listed, dict):
-        raise InvalidResource(_AT, "is not JSON")
-    return listed
+        listing = None
+    parts = [listing.get("lists", {}), listing.get("groups", {})] if isinstance(listing, dict) else []
+    if not parts or listing.get("encoding") != ENCODING or not all(isinstance(part, dict) for part in parts):
+        raise InvalidResource(_AT, "is no list of chunks that this release can read")
+    return dict(listing)
+
+
+def _entries(text: object) -> list[str]:
+    """The entries in *text*, none of which leads anywhere but to a chunk."""
+    entries = str(text).split()
+    for entry in entries:
+        if not _ENTRY.fullmatch(entry):
+            raise MissingChunk(entry, "is no name of a chunk")
+    return entries
 
 
 def _loaded(entry: str, body: bytes) -> Any:

@@ -13,6 +13,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 import orjson
@@ -29,18 +30,20 @@ from shared.store.chunks import (
     cut,
     digest,
     digest_of,
+    grouped,
     is_manifest,
     join,
     names,
 )
 from shared.store.keys import PROXY, chunk_prefix, key, prefix
-from shared.store.kv import MOST_BYTES, Fence, KeyValues, batches, body_bytes
+from shared.store.kv import Fence, KeyValues, batches
 
 log = logging.getLogger(__name__)
 
 READABLE_BYTES: Final = 64 * 1024
 PLAIN_BYTES: Final = 256 * 1024
-LIST_BYTES: Final = 128 * 1024
+LIST_BYTES: Final = 32 * 1024
+SHORT_BYTES: Final = 32 * 1024
 KEPT_MANIFESTS: Final = 3
 KEPT_SECONDS: Final = 600.0
 
@@ -90,7 +93,11 @@ class ProxyWriter:
         self._clock = clock
         self._lock = asyncio.Lock()
         self._used: dict[str, float] | None = None
+        """Every chunk that exists, with when it last dropped out of use, or was first seen."""
         self._entries: dict[str, str] = {}
+        """By digest, how the chunks that are there for certain are listed."""
+        self._listed: dict[Ref, dict[bytes, str]] = {}
+        """What the last manifest of a Proxy lists, by body: most of the next one's are the same."""
         self._kept: defaultdict[Ref, deque[frozenset[str]]] = defaultdict(
             lambda: deque(maxlen=KEPT_MANIFESTS)
         )
@@ -111,7 +118,7 @@ class ProxyWriter:
                 if text is None:
                     text = await self._write_chunks(ref, skeleton, parts, fresh=index == 0)
                 elif ref in self._kept:
-                    self._keep(ref, frozenset(), self._used or {})
+                    self._keep(ref, frozenset())
                 return await self._swap(key(self._root, PROXY, ref), text, index)
             except ConsulConflict:
                 return None
@@ -122,7 +129,8 @@ class ProxyWriter:
             now, used = self._clock(), await self._load()
             stored = await self._kv.keys(prefix(self._root, PROXY))
             for ref in [ref for ref in self._kept if key(self._root, PROXY, ref) not in stored]:
-                del self._kept[ref]
+                used.update(dict.fromkeys(frozenset().union(*self._kept.pop(ref)), now))
+                self._listed.pop(ref, None)
             live = await self._live(stored)
             if live is None:
                 return 0
@@ -143,28 +151,45 @@ class ProxyWriter:
         self, ref: Ref, skeleton: Mapping[str, Any], parts: Sequence[Part], *, fresh: bool
     ) -> bytes:
         """The manifest's text, all that it lists being written."""
-        used = await self._load() if fresh or self._used is None else self._used
+        if fresh or self._used is None:
+            self._listed.clear()
+            await self._load()
         values: dict[str, bytes] = {}
+        before, listed = self._listed.get(ref, {}), dict[bytes, str]()
+
+        def entry_of(body: bytes) -> str:
+            entry = before.get(body) or listed.get(body) or self._entry(body, values)
+            listed[body] = entry
+            return entry
+
         lists: defaultdict[str, list[str]] = defaultdict(list)
         for part in parts:
-            lists[part.path].append(self._entry(part.body, values))
-        every = [entry for entries in lists.values() for entry in entries]
-        listed = orjson.dumps(
-            {"encoding": ENCODING, "lists": {path: " ".join(entries) for path, entries in lists.items()}}
-        )
-        if len(listed) > LIST_BYTES:
-            every.append(self._entry(listed, values))
-            listed = orjson.dumps({"index": every[-1]})
+            lists[part.path].append(entry_of(part.body))
+        form = "lists"
+        if sum(map(len, listed.values())) > LIST_BYTES:
+            form = "groups"
+            for path, entries in lists.items():
+                lists[path] = [entry_of(orjson.dumps(" ".join(group))) for group in grouped(entries)]
         for group in batches((name, Put(self._prefix + name, value)) for name, value in values.items()):
             await self._kv.txn([*self._proof(), *(op for _, op in group)])
-        self._entries.update({digest_of(entry): entry for entry in every})
-        self._keep(ref, frozenset(name for entry in every for name in names(entry)), used)
-        return orjson.dumps(_annotated(skeleton, listed.decode()), option=orjson.OPT_INDENT_2)
+        self._note_written(ref, listed, values)
+        manifest = {"encoding": ENCODING, form: {path: " ".join(entries) for path, entries in lists.items()}}
+        return orjson.dumps(_annotated(skeleton, orjson.dumps(manifest).decode()), option=orjson.OPT_INDENT_2)
 
-    def _keep(self, ref: Ref, needed: frozenset[str], used: dict[str, float]) -> None:
-        """Note the latest manifest's chunks, and that those of the ones before were needed until now."""
+    def _note_written(self, ref: Ref, listed: dict[bytes, str], values: Mapping[str, bytes]) -> None:
+        now = self._clock()
+        for name in values:
+            self._entries[name.partition(".")[0]] = name
+            (self._used or {}).setdefault(name, now)
+        self._entries.update({digest_of(entry): entry for entry in listed.values() if ":" in entry})
+        self._listed[ref] = listed
+        self._keep(ref, frozenset(chain.from_iterable(map(names, listed.values()))))
+
+    def _keep(self, ref: Ref, needed: frozenset[str]) -> None:
+        """Note what the latest manifest needs; what the oldest one needed has been in use until now."""
         manifests = self._kept[ref]
-        used.update(dict.fromkeys(needed.union(*manifests), self._clock()))
+        if len(manifests) == KEPT_MANIFESTS and self._used is not None:
+            self._used.update(dict.fromkeys(manifests[0] - needed, self._clock()))
         manifests.append(needed)
 
     def _entry(self, body: bytes, values: dict[str, bytes]) -> str:
@@ -176,9 +201,9 @@ class ProxyWriter:
         return entry
 
     async def _swap(self, key: str, text: bytes, index: int) -> int | None:
-        swap = Cas(key, text, index)
-        if body_bytes(swap) <= MOST_BYTES:
-            return (await self._kv.txn([*self._proof(), swap, Get(key)]))[key].index
+        """Write *text*, a long one apart from the proof: in transactions values are base64, both ways."""
+        if len(text) <= SHORT_BYTES:
+            return (await self._kv.txn([*self._proof(), Cas(key, text, index), Get(key)]))[key].index
         if proof := self._proof():
             await self._kv.txn(proof)
         if not await self._kv.cas(key, text, index):

@@ -71,7 +71,7 @@ def test_the_same_body_has_the_same_name_and_another_another() -> None:
 def test_a_body_that_stays_long_is_cut_in_pieces() -> None:
     entry, pieces = cut(os.urandom(700_000))
 
-    assert list(pieces) == names(entry)
+    assert tuple(pieces) == names(entry)
     assert len(pieces) == 3
     assert max(map(len, pieces.values())) <= chunks.PIECE_BYTES
 

@@ -8,7 +8,6 @@ import pytest
 from shared.consul.client import Consul
 from shared.consul.kv import CheckSession, Op
 from shared.ref import Ref
-from shared.store import large
 from shared.store.keys import PROXY, chunk_prefix, key
 from shared.store.large import KEPT_MANIFESTS, KEPT_SECONDS, PLAIN_BYTES, Part, ProxyWriter, render
 from shared.store.objects import Stored
@@ -161,19 +160,23 @@ async def test_a_virtual_host_may_be_huge(kv: AnyKV) -> None:
     assert len(stored.message.listeners[0].http_listener.virtual_hosts[0].routes) == 30_000
 
 
-async def test_a_list_too_long_for_the_manifest_becomes_a_chunk_itself(
-    kv: AnyKV, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(large, "LIST_BYTES", 1000)
+async def test_a_list_too_long_for_the_manifest_is_written_in_groups(kv: AnyKV) -> None:
     clock = Clock()
-    writer = ProxyWriter(kv, "gloo", clock=clock)
-    await write(writer, hosts(1000), 0)
+    writer, parts = ProxyWriter(kv, "gloo", clock=clock), hosts(4000)
+    index = await write(writer, parts, 0)
+    row, before = await kv.get(AT), await chunks(kv)
+    assert row is not None
+    assert len(row.value) < 5000
+    assert len(before) > 4000
 
-    assert len(await names(kv)) == 1000
-    assert len(await chunks(kv)) == 1001
+    index = await write(writer, [*parts[:1000], host("new"), *parts[1000:]], index)
 
+    assert len(await chunks(kv) - before) == 2, "the new virtual host and the group that lists it"
+    assert (await names(kv))[999:1002] == ["h0999", "new", "h1000"]
     clock.now = KEPT_SECONDS + 1
     assert await writer.collect() == 0
+    assert await ProxyWriter(kv, "gloo").write(REF, SKELETON, parts, index) is not None
+    assert len(await names(kv)) == 4000
 
 
 async def test_a_wiped_store_gets_all_its_chunks_again(kv: AnyKV) -> None:
