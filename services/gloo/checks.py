@@ -10,14 +10,13 @@ from datetime import timedelta
 from ipaddress import ip_address
 
 from protos.envoy import matcher
-from services.gloo.commands import WITH_ARGUMENT, WITHOUT
+from services.gloo.commands import problem_with
 from services.gloo.re2 import BadPattern, compile_pattern
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 PSEUDO_HEADER = re.compile(r":[a-z]+")
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 BACKSLASH = re.compile(r"\\([0-9\\]?)")
-COMMAND = re.compile(r"%%|%([A-Z0-9_]+)(?:\((.*?)\))?(?::[0-9]+)?%|%")
 LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 HOST_AND_PORT = re.compile(r"[^\s/?#@\\\x00-\x20\x7f]+")
 MAX_HEADER = 16384
@@ -91,18 +90,7 @@ def substitution(text: str, pattern: str) -> str | None:
 
 def format_string(value: str) -> str | None:
     """Whether *value* can be a header's: plain text, ``%%`` and Envoy's ``%COMMANDS%``."""
-    if problem := text_value(value):
-        return problem
-    for found in COMMAND.finditer(value):
-        if found[0] == "%%":
-            continue
-        if found[1] is None:
-            return "a % begins one of Envoy's commands, as %PROTOCOL%; write %% for a plain one"
-        if found[1] not in WITHOUT and found[1] not in WITH_ARGUMENT:
-            return f"%{found[1]}% is no command of Envoy"
-        if found[1] in WITH_ARGUMENT and not found[2]:
-            return f"%{found[1]}% needs an argument, as %REQ(x-name)%"
-    return None
+    return text_value(value) or problem_with(value)
 
 
 def duration(value: timedelta, *, positive: bool = False) -> str | None:

@@ -44,7 +44,8 @@ class TranslatedHost:
     """A virtual host as bytes, with all that others need to know of it.
 
     ``body`` holds what can be served: without the broken routes, or with the fallback in their place. It
-    is empty when the host itself cannot be served at all.
+    is empty when options of the host itself are broken, for without them (say, without authentication) it
+    would let through what it must not.
     """
 
     name: str
@@ -92,8 +93,9 @@ def translate_virtual_host(
     refuse_unread(host, report)
     if not host.name:
         report.error("name", "required")
-    domains = valid_domains(host.domains, report)
     patch = join_patches("on_virtual_host", host.options, "options", policy, report)
+    usable = not report.errors
+    domains = valid_domains(host.domains, report)
     found.filters.update(patch.filters)
     origins = origins_of(host)
     sources = {origin.source for origin in origins} or {owner}
@@ -111,7 +113,7 @@ def translate_virtual_host(
             attribute(each.report, route_origins(each.origins, origins, i) or here, reports)
     owners = host_origins(origins) or [Origin(source=owner, path=path)]
     body = b""
-    if domains and host.name:
+    if usable and domains:
         encoded = [one for each in served.values() for one in each.encoded]
         with report.collect():
             body = join_host(name, domains, encoded, patch)

@@ -31,7 +31,7 @@ from shared.report import Report
 from tests.services.gloo.translator.test_golden import CASES
 from tests.support.golden import translate_case
 
-ROOTS = {"Proxy": gloo.Proxy, "Listener": gloo.Listener, "VirtualHost": gloo.VirtualHost}
+ROOTS: dict[str, Any] = {"Proxy": gloo.Proxy, "Listener": gloo.Listener, "VirtualHost": gloo.VirtualHost}
 ROOTS |= {"Route": gloo.Route, "Upstream": gloo.Upstream, "UpstreamGroup": gloo.UpstreamGroup}
 KINDS = {"proxy": "Proxy", "virtualHost": "VirtualHost"}
 INDEX = {"one": "", "list": "[0]", "map": "[k]"}
@@ -144,9 +144,13 @@ def places(
         child = type_name.removeprefix(PACKAGE)
         if kind != "message" or not is_read(message, name) or child in NOT_FOR_ENVOY:
             continue
-        members = {"one": lambda v: [((), v)], "list": lambda v: [((i,), x) for i, x in enumerate(v)]}
-        for step, each in members[shape](value):
+        for step, each in below(value, shape):
             yield from places(each, child, (*at, name, *step))
+
+
+def below(value: Any, shape: str) -> list[tuple[tuple[Any, ...], Any]]:
+    """The messages in a field, and the step to each of them."""
+    return [((), value)] if shape == "one" else [((i,), each) for i, each in enumerate(value)]
 
 
 def places_in_case(case: dict[str, Any]) -> Iterator[tuple[str, str, tuple[Any, ...]]]:

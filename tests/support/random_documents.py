@@ -1,0 +1,170 @@
+"""Random documents of the contract, driven by its schema: mostly sensible, sometimes nasty, seeded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+from protos._generated.schema import ENUMS, MESSAGES
+from services.gloo.translator.supported import FIELDS_READ, PACKAGE, is_read
+
+TEXTS = [
+    *("/", "/api", "/a/b.c", "/a?b", "/a/../b", "", "x", "é", "a b", "a\nb", "\x7f", "'\"", "/%2f", "/世"),
+    *(
+        "GET",
+        "POST",
+        "x-header",
+        "Host",
+        ":path",
+        ":method",
+        "x_y",
+        "*",
+        "*.com",
+        "a.*",
+        "a*b",
+        "A.com:80",
+        "a.com",
+    ),
+    *(
+        "10.0.0.1",
+        "fd00::1",
+        "localhost",
+        "-x",
+        "5xx",
+        "5xx,reset",
+        "retriable-status-codes",
+        "nonsense",
+        "\\1",
+        "\\0x",
+    ),
+    *("%", "%%", "%REQ(x)%", "%PROTOCOL%", "%NOPE%", "%START_TIME(%Y)%", "%DYNAMIC_METADATA(a:b)%", "50%"),
+    *(
+        "(",
+        "a|b",
+        "/v[0-9]+/.*",
+        "(?i)/a",
+        "(?=a)",
+        "a{2000}",
+        "\\pL+",
+        "x{900}",
+        "[[:alpha:]]",
+        "\\x{100}",
+        "a++",
+    ),
+]
+NUMBERS = [0, 1, 2, 3, 80, 99, 200, 204, 443, 503, 599, 600, 8080, 65535, 65536, 2**31 - 1, 2**32 - 1]
+REALS = [0, 0.00001, 0.5, 33.3, 100, 100.1, -1]
+TIMES = ["0s", "0.000000001s", "0.001s", "1s", "15s", "3600s", "-1s", "1000000000s", "99999999999s"]
+NAMES = ["a", "b", "consul", "missing"]
+PATHS, HOSTS, HEADERS, SOON = ["/", "/api", "/a/b"], ["example.com", "a.b"], ["x-a", "x-b"], ["1s", "3.5s"]
+USUAL: dict[str, list[Any]] = {
+    "prefix": PATHS,
+    "exact": PATHS,
+    "prefixRewrite": PATHS,
+    "pathRedirect": PATHS,
+    "hostRewrite": HOSTS,
+    "hostRedirect": HOSTS,
+    "sniAddr": HOSTS,
+    "requestHeadersToRemove": HEADERS,
+    "responseHeadersToRemove": HEADERS,
+    "key": HEADERS,
+    "timeout": SOON,
+    "perTryTimeout": SOON,
+    "fixedDelay": SOON,
+    "connectTimeout": SOON,
+    "maxInterval": SOON,
+    "regex": ["/.*", "/v[0-9]+", "/(a|b)+"],
+    "addr": ["10.0.0.1", "fd00::1", "example.com", "localhost"],
+    "serviceName": ["petstore", "web"],
+    "name": ["x-a", "content-type", ":authority"],
+    "value": ["b", "%PROTOCOL%", "100%%"],
+    "methods": ["GET", "POST"],
+    "retryOn": ["5xx", "reset,connect-failure"],
+    "substitution": ["\\0", "/x"],
+    "body": ["hello", ""],
+    "domains": ["a.com", "*.b.com", "c.*", "d.com:8080"],
+    "httpStatus": [503, 404],
+    "status": [200, 404],
+    "weight": [1, 5, 100],
+    "loadBalancingWeight": [1, 2],
+    "port": [80, 443],
+    "portRedirect": [8080],
+    "percentage": [0, 12.5, 100],
+    "baseInterval": ["0.1s"],
+}
+NEEDED = {"header", "destination", "hosts", "pattern", "resetHeaders", "destinations", "single", "multi"}
+NEEDED |= {"routeAction", "redirectAction", "directResponseAction", "upstream", "consul", "static"}
+NOT_MADE = {"metadata", "metadataStatic", "status", "namespacedStatuses", "discoveryMetadata"}
+
+
+def random_case(seed: int) -> dict[str, Any]:
+    """A case for ``tests.support.golden``: a virtual host of some routes, upstreams and a group.
+
+    Every other one is calm, and so mostly accepted.
+    """
+    random = Case(seed)
+    host = message("VirtualHost", random) | {"name": f"host-{seed}"}
+    host["routes"] = [message("Route", random) for _ in range(random.randint(1, 4))]
+    upstreams = [message("Upstream", random) | {"metadata": named(name)} for name in ("a", "b")]
+    upstreams.append({"metadata": named("consul"), "consul": {"serviceName": "web", "serviceTags": ["v1"]}})
+    groups = [message("UpstreamGroup", random) | {"metadata": named("a")}]
+    return {"virtualHost": host, "upstreams": upstreams, "upstreamGroups": groups}
+
+
+class Case(Random):
+    """A source of randomness that knows how nasty its case shall be."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.nasty = 0.1 if seed % 2 else 0.001
+
+
+def named(name: str) -> dict[str, str]:
+    return {"name": name, "namespace": "ns"}
+
+
+def message(name: str, random: Case, depth: int = 0) -> dict[str, Any]:
+    """A message with some of its fields set, at most one of each oneof, seldom one that is not read."""
+    if name == "ResourceRef":
+        return named(random.choice(NAMES))
+    fields = MESSAGES[PACKAGE + name]
+    made: dict[str, Any] = {}
+    groups: set[str] = set()
+    for field in random.sample(sorted(fields), len(fields)):
+        _, kind, type_name, oneof, shape = fields[field]
+        if field in NOT_MADE or oneof in groups or depth > 6 or random.random() > chance(name, field, random):
+            continue
+        groups |= {oneof} - {""}
+        members = [value(field, kind, type_name, random, depth) for _ in range(count(shape, random))]
+        first = members[0] if members else None
+        made[field] = {"one": first, "list": members, "map": {"tag_v1": first or ""}}[shape]
+    return made
+
+
+def chance(name: str, field: str, random: Case) -> float:
+    """How likely a field is set."""
+    if name in FIELDS_READ and not is_read(name, field):
+        return random.nasty / 7
+    if field in NEEDED or field in USUAL:
+        return 1 - random.nasty
+    return 0.4
+
+
+def count(shape: str, random: Case) -> int:
+    if shape == "one":
+        return 1
+    return random.randint(1, 3) if random.random() > random.nasty else 0
+
+
+def value(field: str, kind: str, type_name: str, random: Case, depth: int) -> Any:
+    if field in USUAL and type_name != "bool" and random.random() > random.nasty:
+        return random.choice(USUAL[field])
+    if kind == "message":
+        return message(type_name.removeprefix(PACKAGE), random, depth + 1)
+    pools: dict[str, Sequence[Any]] = {"string": TEXTS, "bool": [True, False], "bytes": [""]}
+    if kind in ("scalar", "wrapper"):
+        return random.choice(pools.get(type_name, REALS if type_name in ("float", "double") else NUMBERS))
+    if kind == "enum":
+        return random.choice(sorted(ENUMS[type_name]))
+    return random.choice(TIMES) if kind == "duration" else {}
