@@ -16,14 +16,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.gloo.endpoints.table import (
-    EndpointTable,
-    InstanceKey,
-    Listing,
-    Observed,
-    list_datacenter,
-    list_services,
-)
+from services.gloo.endpoints.rows import InstanceKey, Listing, list_datacenter, list_services
+from services.gloo.endpoints.table import EndpointTable, Observed
 from shared.consul.blocking import WatchOptions, WatchState, watch_query
 from shared.consul.catalog import HEALTH_SERVICE, HEALTH_STATE_ANY, NODE, NODES, SERVICES
 from shared.consul.client import Consul

@@ -11,28 +11,20 @@ from __future__ import annotations
 
 import socket
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Set
+from collections.abc import Collection, Iterable, Iterator, Set
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import Any, NamedTuple, TypeVar
 
-Row = Mapping[str, Any]
-M = TypeVar("M")
-
-NODE_MAINTENANCE = "_node_maintenance"
-SERVICE_MAINTENANCE = "_service_maintenance:"
-
-
-class Health(IntEnum):
-    """What the checks of an instance and of its node say, the worst of them; no check at all is passing."""
-
-    PASSING = 0
-    WARNING = 1
-    CRITICAL = 2
-    MAINTENANCE = 3
-
-
-STATUSES = {"passing": Health.PASSING, "warning": Health.WARNING, "maintenance": Health.MAINTENANCE}
+from services.gloo.endpoints.datacenter import Datacenter
+from services.gloo.endpoints.rows import (
+    Health,
+    InstanceKey,
+    Listing,
+    Row,
+    check_of,
+    node_of,
+    owner_of,
+    services_on_node,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -54,46 +46,6 @@ class Endpoint:
         return self.health == Health.PASSING
 
 
-class InstanceKey(NamedTuple):
-    """A service's id is unique on its node only."""
-
-    node: str
-    id: str
-
-
-class Node(NamedTuple):
-    address: str
-    version: int
-
-
-class Instance(NamedTuple):
-    service: str
-    address: str
-    port: int
-    tags: tuple[str, ...]
-    weights: tuple[int, int]
-    version: int
-
-
-class Check(NamedTuple):
-    health: Health
-    version: int
-
-
-Checks = dict[str, Check]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
-    """The truth about *services*, or about a whole datacenter when that is None."""
-
-    services: frozenset[str] | None
-    nodes: Mapping[str, Node]
-    instances: Mapping[InstanceKey, Instance]
-    checks: Mapping[InstanceKey, Checks]
-    """By instance; those of a node itself stand under the empty id."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
     """What an answer of a long poll meant: services that changed, services and nodes in doubt."""
@@ -101,46 +53,6 @@ class Observed:
     changed: Set[str]
     doubtful: Set[str]
     new_nodes: Set[str] = frozenset()
-
-
-def list_services(answers: Mapping[str, Iterable[Row]]) -> Listing:
-    """The listing of services by name from ``health/service/<name>`` of each.
-
-    Consul looks names up without regard to case; a name's own rows are those spelt like it.
-    """
-    nodes: dict[str, Node] = {}
-    instances: dict[InstanceKey, Instance] = {}
-    checks: defaultdict[InstanceKey, Checks] = defaultdict(dict)
-    for name, rows in answers.items():
-        for row in rows:
-            node, service = row["Node"], row["Service"]
-            if service["Service"] != name:
-                continue
-            key = InstanceKey(node["Node"], service["ID"])
-            nodes[key.node] = _node(node)
-            instances[key] = _instance(service)
-            for check in row["Checks"] or ():
-                checks[_owner(check)][check["CheckID"]] = _check(check)
-    return Listing(services=frozenset(answers), nodes=nodes, instances=instances, checks=checks)
-
-
-def list_datacenter(
-    nodes: Iterable[Row], services: Mapping[str, Row | None], checks: Iterable[Row]
-) -> Listing:
-    """The listing of all: ``catalog/nodes``, ``catalog/node/<n>`` of each and ``health/state/any``."""
-    by_instance: defaultdict[InstanceKey, Checks] = defaultdict(dict)
-    for check in checks:
-        by_instance[_owner(check)][check["CheckID"]] = _check(check)
-    return Listing(
-        services=None,
-        nodes={node["Node"]: _node(node) for node in nodes},
-        instances={
-            InstanceKey(name, service["ID"]): _instance(service)
-            for name, answer in services.items()
-            for service in _services_on(answer)
-        },
-        checks=by_instance,
-    )
 
 
 class EndpointTable:
@@ -151,7 +63,7 @@ class EndpointTable:
         service does, all that are not in maintenance do, as better than none."""
         self._acceptable = Health.WARNING if serve_warning else Health.PASSING
         self._serve_failing = serve_failing
-        self._datacenters: dict[str, _Datacenter] = {}
+        self._datacenters: dict[str, Datacenter] = {}
         self._endpoints: dict[str, dict[str, tuple[Endpoint, ...]]] = {}
         self._addresses: dict[str, tuple[str, ...]] = {}
         self._hosts: dict[tuple[str, str], frozenset[str]] = {}
@@ -241,7 +153,7 @@ class EndpointTable:
         doubtful: set[str] = set()
         seen: defaultdict[InstanceKey, set[str]] = defaultdict(set)
         for row in rows:
-            key, name, check = _owner(row), row["CheckID"], _check(row)
+            key, name, check = owner_of(row), row["CheckID"], check_of(row)
             seen[key].add(name)
             known = there.checks.get(key, {}).get(name)
             if known == check:
@@ -269,7 +181,7 @@ class EndpointTable:
         affected: set[str] = set()
         doubtful: set[str] = set()
         new: set[str] = set()
-        listed = {row["Node"]: _node(row) for row in rows}
+        listed = {row["Node"]: node_of(row) for row in rows}
         for name, node in listed.items():
             known = there.nodes.get(name)
             if known is None:
@@ -286,7 +198,7 @@ class EndpointTable:
     def differing(self, datacenter: str, node: str, answer: Row | None) -> set[str]:
         """``catalog/node/<node>``: the services of which an instance there is not as we know it."""
         there = self._of(datacenter)
-        listed = {service["ID"]: service for service in _services_on(answer)}
+        listed = {service["ID"]: service for service in services_on_node(answer)}
         names = {
             there.instances[InstanceKey(node, id)].service
             for id in there.by_node.get(node, set()) - listed.keys()
@@ -301,7 +213,7 @@ class EndpointTable:
 
     def drop_datacenter(self, datacenter: str) -> set[str]:
         """Forget *datacenter*."""
-        names = set(self._datacenters.pop(datacenter, _Datacenter()).by_service)
+        names = set(self._datacenters.pop(datacenter, Datacenter()).by_service)
         return self._rebuild(datacenter, names)
 
     def resolved(self, host: str, addresses: Iterable[str]) -> set[str]:
@@ -315,8 +227,8 @@ class EndpointTable:
 
     # -- inside
 
-    def _of(self, datacenter: str) -> _Datacenter:
-        return self._datacenters.setdefault(datacenter, _Datacenter())
+    def _of(self, datacenter: str) -> Datacenter:
+        return self._datacenters.setdefault(datacenter, Datacenter())
 
     def _rebuild(self, datacenter: str, services: Iterable[str]) -> set[str]:
         return {service for service in services if self._rebuild_one(datacenter, service)}
@@ -368,86 +280,6 @@ class EndpointTable:
         return before != endpoints
 
 
-class _Datacenter:
-    """The raw rows of one datacenter and the indexes over them."""
-
-    def __init__(self) -> None:
-        self.nodes: dict[str, Node] = {}
-        self.instances: dict[InstanceKey, Instance] = {}
-        self.checks: dict[InstanceKey, Checks] = {}
-        self.by_service: dict[str, set[InstanceKey]] = {}
-        self.by_node: dict[str, set[str]] = {}
-        self.observed: set[tuple[InstanceKey, str]] = set()
-
-    def health(self, key: InstanceKey) -> Health:
-        checks = (self.checks.get(key, {}), self.checks.get(InstanceKey(key.node, ""), {}))
-        return max((check.health for some in checks for check in some.values()), default=Health.PASSING)
-
-    def services_on(self, node: str) -> set[str]:
-        return {self.instances[InstanceKey(node, id)].service for id in self.by_node.get(node, ())}
-
-    def services_of(self, key: InstanceKey) -> set[str]:
-        """Whom a check of *key* concerns: its service, or every service on the node."""
-        if not key.id:
-            return self.services_on(key.node)
-        return {self.instances[key].service} if key in self.instances else set()
-
-    def put_node(self, name: str, node: Node) -> set[str]:
-        before, self.nodes[name] = self.nodes.get(name), node
-        return self.services_on(name) if before and before.address != node.address else set()
-
-    def drop_node_if_empty(self, name: str) -> bool:
-        if name in self.by_node:
-            return False
-        self.nodes.pop(name, None)
-        self.checks.pop(InstanceKey(name, ""), None)
-        return True
-
-    def put_instance(self, key: InstanceKey, instance: Instance) -> set[str]:
-        before = self.instances.get(key)
-        if before and before.service != instance.service:
-            self._unlink(key, before)
-        self.instances[key] = instance
-        self.by_service.setdefault(instance.service, set()).add(key)
-        self.by_node.setdefault(key.node, set()).add(key.id)
-        return {instance.service} if before is None else {instance.service, before.service}
-
-    def drop_instance(self, key: InstanceKey) -> set[str]:
-        instance = self.instances.pop(key)
-        self.checks.pop(key, None)
-        self._unlink(key, instance)
-        return {instance.service}
-
-    def put_checks(self, key: InstanceKey, checks: Checks) -> bool:
-        """Whether the checks of *key* are others now; one observed since the listing began is the newer."""
-        before = self.checks.get(key, {})
-        after = {name: check for name, check in checks.items() if (key, name) not in self.observed} | {
-            name: check for name, check in before.items() if (key, name) in self.observed
-        }
-        if after:
-            self.checks[key] = after
-        else:
-            self.checks.pop(key, None)
-        return before != after
-
-    def drop_checks(self, key: InstanceKey, names: Iterable[str]) -> None:
-        for name in names:
-            del self.checks[key][name]
-        if not self.checks[key]:
-            del self.checks[key]
-
-    def _unlink(self, key: InstanceKey, instance: Instance) -> None:
-        _discard(self.by_service, instance.service, key)
-        _discard(self.by_node, key.node, key.id)
-
-
-def _discard(index: dict[str, set[M]], name: str, member: M) -> None:
-    """Take *member* out of the set at *name*, and the set out of *index* with its last member."""
-    index[name].discard(member)
-    if not index[name]:
-        del index[name]
-
-
 def is_ip(address: str) -> bool:
     """Whether *address* is an IP address, not a name to resolve."""
     try:
@@ -455,35 +287,3 @@ def is_ip(address: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def _services_on(answer: Row | None) -> Collection[Row]:
-    services: Mapping[str, Row] = (answer or {}).get("Services") or {}
-    return services.values()
-
-
-def _owner(check: Row) -> InstanceKey:
-    return InstanceKey(check["Node"], check["ServiceID"])
-
-
-def _node(row: Row) -> Node:
-    return Node(row["Address"], row["ModifyIndex"])
-
-
-def _check(row: Row) -> Check:
-    name = row["CheckID"]
-    if name == NODE_MAINTENANCE or name.startswith(SERVICE_MAINTENANCE):
-        return Check(Health.MAINTENANCE, row["ModifyIndex"])
-    return Check(STATUSES.get(row["Status"], Health.CRITICAL), row["ModifyIndex"])
-
-
-def _instance(row: Row) -> Instance:
-    weights = row.get("Weights") or {}
-    return Instance(
-        service=row["Service"],
-        address=row["Address"],
-        port=row["Port"],
-        tags=tuple(sorted(row["Tags"] or ())),
-        weights=(weights.get("Passing", 1), weights.get("Warning", 1)),
-        version=row["ModifyIndex"],
-    )

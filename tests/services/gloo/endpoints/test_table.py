@@ -3,16 +3,8 @@ from typing import Any
 
 import pytest
 
-from services.gloo.endpoints.table import (
-    Endpoint,
-    EndpointTable,
-    Health,
-    InstanceKey,
-    Listing,
-    is_ip,
-    list_datacenter,
-    list_services,
-)
+from services.gloo.endpoints.rows import Health, InstanceKey, Listing, list_datacenter, list_services
+from services.gloo.endpoints.table import Endpoint, EndpointTable, is_ip
 
 Row = dict[str, Any]
 
