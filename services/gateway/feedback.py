@@ -84,11 +84,11 @@ class Feedback:
                 continue
             said = self._said(proxy, stored.source)
             if said is not None:
-                subresources[name] = build_status(said, reported_by="gloo")
-            elif isinstance(before := known.get(name), Mapping):
-                subresources[name], said = before, report_of_reason(before)
-            if said is not None:
+                subresources[name] = build_status(self._with_general(proxy, said), reported_by="gloo")
                 joined.add(said)
+            elif isinstance(before := known.get(name), Mapping):
+                subresources[name] = before
+                joined.add(_told_before(before, stored.status(self._namespace)))
         return build_status(joined, reported_by=REPORTED_BY, subresources=subresources)
 
     def _said(self, proxy: str, source: Source) -> Report | None:
@@ -96,10 +96,13 @@ class Feedback:
         verdict = self._verdicts.get(proxy)
         if verdict is None or source in self._unjudged.get(proxy, ()):
             return None
-        said = Report()
-        said.add(self._general[proxy])
-        said.add(verdict.get(source, Report()))
-        return said
+        return verdict.get(source, Report())
+
+    def _with_general(self, proxy: str, said: Report) -> Report:
+        both = Report()
+        both.add(self._general[proxy])
+        both.add(said)
+        return both
 
 
 def findings(status: Status) -> dict[Source, Report]:
@@ -111,14 +114,31 @@ def findings(status: Status) -> dict[Source, Report]:
         )
         report = found.setdefault(source, Report())
         for text in told.get("errors") or ():
-            report.error("", str(text))
+            report.error("", _in_the_objects_words(source, str(text)))
         for text in told.get("warnings") or ():
-            report.warn("", str(text))
+            report.warn("", _in_the_objects_words(source, str(text)))
     return found
 
 
+def _in_the_objects_words(source: Source, text: str) -> str:
+    """A path in a listener as it is called in a Gateway."""
+    for listener, gateway in (("httpListener.", "httpGateway."), ("tcpListener.", "tcpGateway.")):
+        if source.kind == GW and text.startswith(listener):
+            return gateway + text.removeprefix(listener)
+    return text
+
+
+def _told_before(sub: Status, whole: Status) -> Report:
+    """The findings of a sub-status that were the object's own: those that the whole status repeats."""
+    found, lines = report_of_reason(sub), str(whole.get("reason") or "").split("\n")
+    return Report(
+        [problem for problem in found.errors if str(problem) in lines],
+        [problem for problem in found.warnings if f"{WARNING}{problem}" in lines],
+    )
+
+
 def _general(status: Status) -> Report:
-    """What a Proxy's status says about everybody: all of it, if it does not say whom it concerns."""
+    """What a Proxy's status says without saying whom it concerns: shown to all, laid to nobody."""
     return Report() if _reports(status) is not None else report_of_reason(status)
 
 

@@ -47,7 +47,7 @@ def render_host(ref: Ref, host: gateway.VirtualHost, routes: Iterable[Routed], r
         document["routes"] = rendered
     if host.options is not None:
         document["options"] = to_document(host.options)
-    document["metadata"] = metadata([Step(Source(VS, ref))])
+    document["metadata"] = metadata([Step(Source(VS, ref), "virtualHost")])
     return orjson.dumps(document)
 
 
@@ -95,17 +95,17 @@ def _source(step: Step) -> Document:
 def merge_hosts(name: str, bodies: Sequence[bytes]) -> bytes:
     """Virtual services with the same domains as one virtual host, the routes in Gloo's order.
 
-    The owner of the options, of which there is at most one, is the first source, so that a part can be
-    taken out of a stored host again.
+    The owner of the options, of which there is at most one, is the last source: that is the one whom
+    findings about the host go to, and a part can be taken out of a stored host again.
     """
-    hosts: list[Mapping[str, Any]] = sorted(map(orjson.loads, bodies), key=lambda host: "options" not in host)
-    routes = [route for body in bodies for route in orjson.loads(body).get("routes", ())]
-    routes = sort_routes(routes, document_key)
-    document: Document = {"name": name, "domains": hosts[0]["domains"]}
+    given: list[Mapping[str, Any]] = [orjson.loads(body) for body in bodies]
+    hosts = sorted(given, key=lambda host: "options" in host)
+    routes = sort_routes([route for host in given for route in host.get("routes", ())], document_key)
+    document: Document = {"name": name, "domains": hosts[-1]["domains"]}
     if routes:
         document["routes"] = routes
-    if "options" in hosts[0]:
-        document["options"] = hosts[0]["options"]
+    if "options" in hosts[-1]:
+        document["options"] = hosts[-1]["options"]
     document["metadata"] = {"sources": [source for host in hosts for source in host["metadata"]["sources"]]}
     return orjson.dumps(document)
 

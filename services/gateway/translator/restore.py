@@ -60,7 +60,7 @@ def _parts(proxy: str, listener: Mapping[str, Any]) -> Iterator[tuple[Ref, Part]
     for host in listener.get("httpListener", {}).get("virtualHosts", ()):
         refs = [source.ref for source in sources(host) if source.kind == VS]
         for ref in refs:
-            own = host if len(refs) == 1 else _share(host, ref, owns_options=ref == refs[0])
+            own = host if len(refs) == 1 else _share(host, ref, owns_options=ref == refs[-1])
             traits = Traits(
                 labels={},
                 domains=tuple(host.get("domains", ())),

@@ -124,15 +124,26 @@ def test_after_a_restart_a_pending_proxy_leaves_statuses_as_they_are() -> None:
     assert status(feedback, BAD, **before) == before
 
 
-def test_a_gloo_that_does_not_say_whom_it_means_means_everybody() -> None:
+def test_what_gloo_says_of_nobody_is_shown_to_all_and_laid_to_nobody() -> None:
     feedback = Feedback(NAMESPACE)
     feedback.observe(PROXY, 7, {"state": 2, "reason": "listener broken"}, members)
 
-    assert status(feedback, GOOD)["subresourceStatuses"][SUB] == {
+    found = status(feedback, GOOD)
+    assert found["subresourceStatuses"][SUB] == {
         "state": "Rejected",
         "reportedBy": "gloo",
         "reason": "listener broken",
     }
+    assert found["state"] == "Accepted"
+    assert status(Feedback(NAMESPACE), GOOD, **found) == found
+
+
+def test_a_listeners_paths_are_told_as_the_gateways() -> None:
+    feedback, gateway = Feedback(NAMESPACE), source_of("Gateway", "gw")
+
+    feedback.observe(PROXY, 7, judged(about(gateway, "httpListener.options.gzip: no")), members)
+
+    assert status(feedback, gateway)["reason"] == "httpGateway.options.gzip: no"
 
 
 def test_a_proxy_that_is_gone_says_nothing_any_more() -> None:
