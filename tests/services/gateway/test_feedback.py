@@ -90,6 +90,7 @@ def test_between_a_write_and_the_verdict_the_old_word_stands() -> None:
         feedback,
         BAD,
         state="Rejected",
+        reason="a",
         subresourceStatuses={SUB: build_status(_error("a"), reported_by="gloo")},
     )
     new = status(feedback, BAD)
