@@ -8,6 +8,7 @@ A case is a mapping with any of ``proxy``, ``upstreams``, ``upstreamGroups``, ``
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
 
 from protos import gloo
@@ -33,6 +34,8 @@ MESSAGES: dict[str, Any] = {
     "clusters": cluster.Cluster,
     "endpoints": endpoint.ClusterLoadAssignment,
 }
+World = dict[str, list[Resource]]
+
 PROXY = Source("Proxy", Ref("gloo-system", "gateway-proxy"))
 SOURCES = {"sources": [{"kind": "*v1.VirtualService", "name": "default", "namespace": "gloo-system"}]}
 
@@ -59,7 +62,7 @@ def translate_case(case: Mapping[str, Any]) -> dict[str, Any]:
 
 def translate_world(
     case: Mapping[str, Any],
-) -> tuple[dict[str, list[Resource]], dict[Source, Report]]:
+) -> tuple[World, dict[Source, Report]]:
     reports: dict[Source, Report] = {}
     policy = Policy.of(_decode(gloo.Settings, case.get("settings", {})))
     upstreams = {_ref(each): each for each in _all(gloo.Upstream, case.get("upstreams", ()))}
@@ -129,3 +132,39 @@ def _endpoint(document: Mapping[str, Any]) -> Endpoint:
 def _ref(message: Any) -> Ref:
     metadata = message.metadata or gloo.Metadata()
     return Ref(metadata.namespace, metadata.name)
+
+
+def static_resources(worlds: Mapping[str, World], *, port: int = 0) -> dict[str, Any]:
+    """Worlds side by side as Envoy's static resources, with names and ports of their own.
+
+    Nothing is bound, unless *port* says where the listeners are to be, one after the other.
+    """
+    ports = count(port or 1024)
+    listeners, clusters = [], []
+    for name, world in worlds.items():
+        documents = {
+            part: {each.name: to_document(MESSAGES[part].parse(each.body)) for each in members}
+            for part, members in world.items()
+        }
+        for each in documents["listeners"].values():
+            place_routes(each, documents["routes"])
+            if socket := each["address"].get("socketAddress"):
+                socket["portValue"] = next(ports)
+            listeners.append({**each, "name": f"{name}{each['name']}", "bindToPort": bool(port)})
+        for each in documents["clusters"].values():
+            if each.get("type") == "EDS":
+                del each["edsClusterConfig"]
+                each |= {"type": "STATIC", "loadAssignment": documents["endpoints"].get(each["name"], {})}
+            own = f"{name}{each['name']}"
+            clusters.append(
+                {**each, "name": own, "loadAssignment": {**each["loadAssignment"], "clusterName": own}}
+            )
+    return {"listeners": listeners, "clusters": clusters}
+
+
+def place_routes(given: dict[str, Any], routes: Mapping[str, Any]) -> None:
+    """Put the routes that would come over RDS into the listener itself."""
+    for chain in given["filterChains"]:
+        manager = chain["filters"][0]["typedConfig"]
+        if rds := manager.pop("rds", None):
+            manager["routeConfig"] = {**routes[rds["routeConfigName"]], "validateClusters": False}

@@ -6,24 +6,18 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from services.gloo.resources import Resource
-from shared.codec.documents import to_document
 from tests.services.gloo.translator.test_golden import CASES, name_of
-from tests.support.golden import MESSAGES, translate_world
+from tests.support.golden import World, static_resources, translate_world
 from tests.support.random_documents import random_case
 
 ENVOY = Path(sys.executable).with_name("envoy")
 # A large regular expression is allowed by a deprecated field only; everywhere else none is used.
 LARGE = "match_large_regex"
-
-World = dict[str, list[Resource]]
 
 
 def golden_worlds() -> dict[str, World]:
@@ -33,7 +27,7 @@ def golden_worlds() -> dict[str, World]:
 def random_worlds() -> Iterator[tuple[str, World]]:
     for seed in range(150):
         try:
-            yield f"seed-{seed}", translate_world(random_case(seed))[0]
+            yield f"{seed}-", translate_world(random_case(seed))[0]
         except AssertionError:
             continue  # not decodable
 
@@ -66,41 +60,7 @@ def validate(worlds: Mapping[str, World], folder: Path) -> str:
 
 def run_envoy(worlds: Mapping[str, World], folder: Path) -> tuple[bool, str]:
     config = folder / "envoy.json"
-    config.write_text(json.dumps({"static_resources": joined(worlds)}))
+    config.write_text(json.dumps({"static_resources": static_resources(worlds)}))
     command = [str(ENVOY), "--mode", "validate", "--log-level", "warning", "--config-path", str(config)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
     return done.returncode == 0, done.stderr
-
-
-def joined(worlds: Mapping[str, World]) -> dict[str, Any]:
-    """All worlds side by side as static resources, with names and ports of their own."""
-    ports = count(1024)
-    listeners, clusters = [], []
-    for name, world in worlds.items():
-        documents = {
-            part: {each.name: to_document(MESSAGES[part].parse(each.body)) for each in members}
-            for part, members in world.items()
-        }
-        for listener in documents["listeners"].values():
-            place_routes(listener, documents["routes"])
-            if socket := listener["address"].get("socketAddress"):
-                socket["portValue"] = next(ports)
-            listeners.append({**listener, "name": f"{name} {listener['name']}", "bindToPort": False})
-        for cluster in documents["clusters"].values():
-            own = f"{name} {cluster['name']}"
-            if cluster.get("type") == "EDS":
-                del cluster["edsClusterConfig"]
-                cluster["type"] = "STATIC"
-                cluster["loadAssignment"] = documents["endpoints"].get(cluster["name"], {})
-            clusters.append(
-                cluster | {"name": own, "loadAssignment": cluster["loadAssignment"] | {"clusterName": own}}
-            )
-    return {"listeners": listeners, "clusters": clusters}
-
-
-def place_routes(listener: dict[str, Any], routes: Mapping[str, Any]) -> None:
-    """Put the routes that would come over RDS into *listener* itself."""
-    for chain in listener["filterChains"]:
-        manager = chain["filters"][0]["typedConfig"]
-        if rds := manager.pop("rds", None):
-            manager["routeConfig"] = {**routes[rds["routeConfigName"]], "validateClusters": False}
