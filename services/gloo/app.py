@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterable, Set
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from prometheus_client import Counter, Gauge
 from protos import gloo
 from services.gloo.endpoints.consul import ConsulEndpoints, EndpointOptions
 from services.gloo.feedback import Feedback
+from services.gloo.last_good import LastGood
 from services.gloo.pipeline import Changes, Outcome, Pipeline, proxy_of, role_of
 from services.gloo.plugin import Policy
 from services.gloo.statuses import object_status, proxy_status
@@ -59,12 +61,20 @@ SETTINGS_USED = (
 
 
 def main() -> int:
-    return run("gloo", serve, admin_addr="127.0.0.1:9091", settings_used=SETTINGS_USED)
+    return run("gloo", serve, admin_addr="127.0.0.1:9091", settings_used=SETTINGS_USED, keeps_state=True)
 
 
 async def serve(context: Context) -> None:
     """Serve xDS until told to stop; sessions come and go with the settings."""
     cache = Cache()
+    kept = LastGood(context.options.state_dir) if context.options.state_dir else None
+    stale = StaleMetric(context)
+    for role, snapshot, written in kept.load() if kept else ():
+        cache.set(role, snapshot)
+        stale.since(role, written)
+        log.warning(
+            "serving the last good snapshot until Consul was read", extra={"role": role, "written": written}
+        )
     roles: asyncio.Queue[str] = asyncio.Queue()
     feedback = Feedback(roles.put_nowait)
     served = XdsMetrics(context)
@@ -94,13 +104,17 @@ async def serve(context: Context) -> None:
                 "settings.gloo.xdsBindAddr takes effect with the next start",
                 extra={"serving": f"{host}:{port}"},
             )
-        run_session = partial(run_sessions, context, settings, cache, feedback, roles)
+        run_session = partial(run_sessions, context, settings, cache, feedback, roles, kept, stale)
         session = context.tasks.start("session", run_session)
 
+    if kept is not None:
+        context.tasks.start("last good", kept.run)
     begin(context.settings.value)
     context.settings.on_change(begin)
     await context.stopping.wait()
     await server.stop(DRAIN_SECONDS)
+    if kept is not None:
+        await kept.flush()
     await context.tasks.stop()
 
 
@@ -110,10 +124,16 @@ def xds_address(settings: gloo.Settings) -> tuple[str, int]:
 
 
 async def run_sessions(
-    context: Context, settings: gloo.Settings, cache: Cache, feedback: Feedback, roles: asyncio.Queue[str]
+    context: Context,
+    settings: gloo.Settings,
+    cache: Cache,
+    feedback: Feedback,
+    roles: asyncio.Queue[str],
+    kept: LastGood | None,
+    stale: StaleMetric,
 ) -> None:
     async with Consul(ConsulConfig.of(settings, os.environ)) as consul:
-        await Session(context, settings, consul, cache, feedback, roles).run()
+        await Session(context, settings, consul, cache, feedback, roles, kept, stale).run()
 
 
 class Session:
@@ -127,8 +147,12 @@ class Session:
         cache: Cache,
         feedback: Feedback,
         roles: asyncio.Queue[str],
+        kept: LastGood | None,
+        stale: StaleMetric,
     ) -> None:
         self._context = context
+        self._kept = kept
+        self._stale = stale
         self._consul = consul
         self._cache = cache
         self._feedback = feedback
@@ -176,6 +200,7 @@ class Session:
             "leader": self._election.holder,
             "leading": self._election.leader,
             "waiting_for": sorted(self._waiting),
+            "last_good_since": dict(self._stale.written),
             "endpoints": self._endpoints.state(),
             "virtual_hosts_translated": self._pipeline.proxies.computed,
             "clusters": len(self._pipeline.clusters.clusters.by_name),
@@ -234,6 +259,11 @@ class Session:
                 self._publish(await self._pipeline.apply(changes))
             if not ready:
                 ready = True
+                for role in self._stale.written:
+                    log.warning(
+                        "its Proxy is not in Consul; its Envoys keep the last good snapshot",
+                        extra={"role": role},
+                    )
                 self._context.admin.ready("snapshot", True)
 
     def _publish(self, outcome: Outcome) -> None:
@@ -242,11 +272,23 @@ class Session:
                 self._cache.remove(role)
             else:
                 self._cache.set(role, snapshot)
+            self._stale.over(role)
+            self._keep(role)
         self._speak(outcome.reported)
+
+    def _keep(self, role: str) -> None:
+        """Have what is served kept on disk, as long as no Envoy refuses part of it."""
+        if self._kept is None:
+            return
+        if self._feedback.refusals(role):
+            self._kept.withhold(role)
+        elif proxy_of(role) in self._pipeline.proxies.served or self._cache.get(role) is None:
+            self._kept.keep(role, self._cache.get(role))
 
     async def _follow_refusals(self) -> None:
         while True:
             role = await self._roles.get()
+            self._keep(role)
             refused = {source for each in self._feedback.refusals(role) for source in each.sources}
             upstreams = {source for source in self._pipeline.reports if source.kind == "Upstream"}
             self._speak({Source("Proxy", proxy_of(role))} | upstreams & (refused | self._blamed))
@@ -307,6 +349,21 @@ class Session:
 
     def _count_writes(self, what: str, count: int) -> None:
         self._writes.labels(what).inc(count)
+
+
+class StaleMetric:
+    """How old what is served may be: since the last good snapshot was written, until Consul was read."""
+
+    def __init__(self, context: Context) -> None:
+        self.written: dict[str, float] = {}
+        gauge = context.metrics.gauge("stale_seconds", "Age of the oldest last good snapshot being served")
+        gauge.set_function(lambda: time.time() - min(self.written.values()) if self.written else 0.0)
+
+    def since(self, role: str, written: float) -> None:
+        self.written[role] = written
+
+    def over(self, role: str) -> None:
+        self.written.pop(role, None)
 
 
 class XdsMetrics:

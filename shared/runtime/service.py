@@ -86,15 +86,18 @@ def run(
     *,
     admin_addr: str = "127.0.0.1:9091",
     settings_used: Collection[str] = (),
+    keeps_state: bool = False,
 ) -> int:
     """Run service *name* until it is told to stop; the process' exit code.
+
+    *keeps_state* gives it the flag ``--state-dir``.
 
     *settings_used* are the settings' paths that have an effect in this product (``consul``,
     ``gloo.xdsBindAddr``, or a whole section that is another role's business); set fields outside them
     are warned of by name.
     """
     try:
-        options = parse(name, argv, os.environ, admin_addr)
+        options = parse(name, argv, os.environ, admin_addr, keeps_state=keeps_state)
         logs.configure(options.log_level)
         file = SettingsFile(dir=options.dir, namespace=options.namespace, name=options.name)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -107,7 +110,14 @@ def run(
         return FAILED
 
 
-def parse(name: str, argv: Sequence[str] | None, environ: Mapping[str, str], admin_addr: str) -> Options:
+def parse(
+    name: str,
+    argv: Sequence[str] | None,
+    environ: Mapping[str, str],
+    admin_addr: str,
+    *,
+    keeps_state: bool = False,
+) -> Options:
     """The options; flags go before the environment, the environment before defaults."""
     parser = argparse.ArgumentParser(prog=name, allow_abbrev=False)
     add = parser.add_argument
@@ -120,7 +130,8 @@ def parse(name: str, argv: Sequence[str] | None, environ: Mapping[str, str], adm
         metavar="HOST:PORT",
         help="where /healthz, /readyz, /metrics and /debug are served; default: %(default)s",
     )
-    add("--state-dir", type=Path, help="folder for what should survive a restart")
+    if keeps_state:
+        add("--state-dir", type=Path, help="folder for what should survive a restart")
     add("--log-level", default=environ.get("LOG_LEVEL") or "info", help="default: %(default)s")
     given = parser.parse_args(argv)
     host, port = split_address(given.admin_addr, "--admin-addr")
@@ -131,7 +142,7 @@ def parse(name: str, argv: Sequence[str] | None, environ: Mapping[str, str], adm
         name=given.name,
         admin_host=host,
         admin_port=port,
-        state_dir=given.state_dir,
+        state_dir=given.state_dir if keeps_state else None,
         log_level=given.log_level,
     )
 

@@ -40,8 +40,7 @@ from shared.store.kv import Fence, KeyValues, batches
 
 log = logging.getLogger(__name__)
 
-READABLE_BYTES: Final = 64 * 1024
-PLAIN_BYTES: Final = 256 * 1024
+PLAIN_BYTES: Final = 64 * 1024
 LIST_BYTES: Final = 32 * 1024
 SHORT_BYTES: Final = 32 * 1024
 KEPT_MANIFESTS: Final = 3
@@ -57,7 +56,7 @@ class Part:
 
 
 def render(skeleton: Mapping[str, Any], parts: Sequence[Part]) -> bytes | None:
-    """The Proxy as one document, for people to read while it is small; None when it is large."""
+    """The Proxy as one document that people can read; None when it is large."""
     if sum(len(part.body) for part in parts) > PLAIN_BYTES:
         return None
     lists: defaultdict[str, list[Any]] = defaultdict(list)
@@ -66,9 +65,7 @@ def render(skeleton: Mapping[str, Any], parts: Sequence[Part]) -> bytes | None:
     text = orjson.dumps(join(skeleton, lists))
     if len(text) > PLAIN_BYTES:
         return None
-    return (
-        text if len(text) > READABLE_BYTES else orjson.dumps(orjson.loads(text), option=orjson.OPT_INDENT_2)
-    )
+    return orjson.dumps(orjson.loads(text), option=orjson.OPT_INDENT_2)
 
 
 class ProxyWriter:

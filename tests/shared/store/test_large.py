@@ -73,14 +73,6 @@ def test_a_small_proxy_is_one_document_for_people_to_read() -> None:
     ]
 
 
-def test_a_proxy_of_middling_size_is_one_compact_document() -> None:
-    text = render(SKELETON, hosts(500))
-
-    assert text is not None
-    assert b"\n" not in text
-    assert len(text) <= PLAIN_BYTES
-
-
 def test_a_large_proxy_is_no_single_document() -> None:
     assert render(SKELETON, hosts(1000)) is None
 

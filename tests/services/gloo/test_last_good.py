@@ -1,0 +1,93 @@
+"""Last good snapshots: what is written comes back, and what is not ours is set aside."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from services.gloo.last_good import LastGood, Unusable, pack, unpack
+from services.gloo.resources import CLUSTER, ROUTES, Resources, Snapshot, resource
+from shared.ref import Ref, Source
+from tests.support.waiting import eventually
+
+ROLE = "gloo-system~gateway-proxy"
+SNAPSHOT = Snapshot(
+    {
+        CLUSTER: Resources.of(
+            [resource("a", b"\x00\n\xff" * 9, [Source("Upstream", Ref("n", "a"))]), resource("b", b"")]
+        ),
+        ROUTES: Resources.of([resource("r", b"routes")]),
+    }
+)
+
+
+def test_a_snapshot_comes_back_with_names_bytes_sources_and_versions() -> None:
+    assert unpack(pack(ROLE, SNAPSHOT, 12.5)) == (ROLE, SNAPSHOT, 12.5)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda raw: raw[:-1],
+        lambda raw: raw[: len(raw) // 2],
+        lambda raw: raw.replace(b"routes", b"rout3s"),
+        lambda raw: b"",
+        lambda raw: b"something else altogether",
+    ],
+    ids=["shorter", "half", "altered", "empty", "foreign"],
+)
+def test_a_spoilt_file_is_not_usable(spoil) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(Unusable):
+        unpack(spoil(pack(ROLE, SNAPSHOT, 1.0)))
+
+
+async def test_the_newest_snapshot_is_loaded_and_a_gone_role_leaves_nothing(tmp_path: Path) -> None:
+    kept = LastGood(tmp_path / "state")
+    assert list(kept.load()) == []
+    kept.keep(ROLE, Snapshot())
+    kept.keep(ROLE, SNAPSHOT)
+    kept.keep("other", SNAPSHOT)
+    await kept.flush()
+
+    loaded = {role: snapshot for role, snapshot, _ in LastGood(tmp_path / "state").load()}
+    assert loaded == {ROLE: SNAPSHOT, "other": SNAPSHOT}
+    kept.keep("other", None)
+    await kept.flush()
+    assert [role for role, _, _ in LastGood(tmp_path / "state").load()] == [ROLE]
+
+
+async def test_a_withheld_snapshot_is_not_written(tmp_path: Path) -> None:
+    kept = LastGood(tmp_path)
+    kept.keep(ROLE, SNAPSHOT)
+    kept.withhold(ROLE)
+    await kept.flush()
+
+    assert list(kept.load()) == []
+
+
+async def test_corrupt_files_are_set_aside_and_the_others_load(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = LastGood(tmp_path)
+    kept.keep(ROLE, SNAPSHOT)
+    await kept.flush()
+    (tmp_path / "0.snapshot").write_bytes(b"garbage")
+
+    assert [role for role, _, _ in kept.load()] == [ROLE]
+    assert "set aside" in caplog.text
+    assert (tmp_path / "0.unusable").exists()
+
+
+async def test_a_burst_is_written_once_it_is_quiet(tmp_path: Path) -> None:
+    now = 0.0
+    kept = LastGood(tmp_path, clock=lambda: now)
+    kept.keep(ROLE, SNAPSHOT)
+    now = 5.0
+
+    running = asyncio.create_task(kept.run())
+    try:
+        await eventually(lambda: list(kept.load()), within=5)
+    finally:
+        running.cancel()
