@@ -9,7 +9,7 @@ from shared.consul.client import Consul
 from shared.consul.kv import CheckSession, Op
 from shared.ref import Ref
 from shared.store.keys import PROXY, chunk_prefix, key
-from shared.store.large import KEPT_MANIFESTS, KEPT_SECONDS, PLAIN_BYTES, Part, ProxyWriter, render
+from shared.store.large import KEPT_MANIFESTS, KEPT_SECONDS, Part, ProxyWriter, render
 from shared.store.objects import Stored
 from shared.store.status import StatusWriter
 from shared.store.store import Store
