@@ -71,11 +71,10 @@ def regex_matcher(pattern: str, limit: int) -> matcher.RegexMatcher:
 
     That field is deprecated, and still the only way that works whatever an Envoy's bootstrap says.
     """
-    out = matcher.RegexMatcher(regex=pattern)
-    if compile_pattern(pattern).size > PROGRAM_SIZE:
-        out.google_re2 = matcher.RegexMatcherGoogleRe2()
-        out.google_re2.max_program_size = 2 * limit  # set apart: the constructor warns of it
-    return out
+    if compile_pattern(pattern).size <= PROGRAM_SIZE:
+        return matcher.RegexMatcher(regex=pattern)
+    allowed = matcher.RegexMatcherGoogleRe2(max_program_size=2 * limit)  # the limit itself was checked
+    return matcher.RegexMatcher(regex=pattern, google_re2=allowed)
 
 
 def substitution(text: str, pattern: str) -> str | None:

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import pytest
 import yaml
 
 from tests.services.gloo.translator.test_golden import CASES, name_of
@@ -32,7 +31,6 @@ def random_worlds() -> Iterator[tuple[str, World]]:
             continue  # not decodable
 
 
-@pytest.mark.filterwarnings("ignore:RegexMatcher")
 def test_envoy_accepts_every_golden_result(tmp_path: Path) -> None:
     worlds = golden_worlds()
     large = {LARGE: worlds.pop(LARGE)}
@@ -43,7 +41,6 @@ def test_envoy_accepts_every_golden_result(tmp_path: Path) -> None:
     assert "max_program_size" in validate(large, tmp_path)
 
 
-@pytest.mark.filterwarnings("ignore:RegexMatcher")
 def test_envoy_accepts_whatever_was_accepted_here(tmp_path: Path) -> None:
     said = validate(dict(random_worlds()), tmp_path)
 

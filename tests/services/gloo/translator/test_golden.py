@@ -18,7 +18,6 @@ def name_of(path: Path) -> str:
     return path.name.removesuffix(".in.yaml")
 
 
-@pytest.mark.filterwarnings("ignore:RegexMatcher")
 @pytest.mark.parametrize("case", CASES, ids=name_of)
 def test_translates_to_the_golden_file(case: Path, request: pytest.FixtureRequest) -> None:
     given = yaml.safe_load(case.read_text())

@@ -175,7 +175,6 @@ def matters(case: dict[str, Any], way: tuple[Any, ...], result: dict[str, Any]) 
     return translate_case(without(case, way)) != result
 
 
-@pytest.mark.filterwarnings("ignore:RegexMatcher")
 def test_every_field_that_is_read_makes_a_difference_in_a_golden_case() -> None:
     shown: set[tuple[str, str]] = set()
     for path in CASES:
