@@ -220,9 +220,12 @@ class Stack:
 
     # -- traffic ----------------------------------------------------------------------------------------
 
-    async def get(self, path: str, host: str = "example.com", **headers: str) -> Answer:
-        """One request through Envoy."""
-        return await fetch(f"http://127.0.0.1:{self.http_port}{path}", {"Host": host, **headers})
+    async def get(
+        self, path: str, host: str = "example.com", *, method: str = "GET", port: int = 0, **headers: str
+    ) -> Answer:
+        """One request through Envoy; *port* is that of another of its listeners, or of another Envoy."""
+        url = f"http://127.0.0.1:{port or self.http_port}{path}"
+        return await fetch(url, {"Host": host, **headers}, method)
 
     async def answers(
         self,
@@ -270,12 +273,12 @@ def to_upstream(prefix: str, upstream: str, **options: Any) -> Document:
     return {**route, "options": options} if options else route
 
 
-async def fetch(url: str, headers: Mapping[str, str] | None = None) -> Answer:
-    return await asyncio.to_thread(_fetch, url, dict(headers or {}))
+async def fetch(url: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> Answer:
+    return await asyncio.to_thread(_fetch, url, dict(headers or {}), method)
 
 
-def _fetch(url: str, headers: dict[str, str]) -> Answer:
-    request = urllib.request.Request(url, headers=headers)
+def _fetch(url: str, headers: dict[str, str], method: str) -> Answer:
+    request = urllib.request.Request(url, headers=headers, method=method)
     try:
         with _OPENER.open(request, timeout=5) as answer:
             return Answer(answer.status, answer.read().decode(errors="replace"), _lower(answer.headers))

@@ -1,0 +1,85 @@
+"""Services to route to, in the test's own process: each answers with its name and what it was asked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import web
+
+from tests.support.ports import free_port
+from tests.support.stack import Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """What a backend saw, as it told in its answer."""
+
+    backend: str
+    method: str
+    path: str
+    host: str
+    headers: Mapping[str, str]
+
+    @classmethod
+    def of(cls, answer: Answer) -> Echo:
+        assert answer.status == 200, answer
+        return cls(**json.loads(answer.text))
+
+
+class Backend:
+    """One service on this machine; *host* ``localhost`` listens on every address of that name.
+
+    ``delay`` seconds pass before it answers; the next ``failures`` requests are answered with 503;
+    ``asked`` counts all requests.
+    """
+
+    def __init__(self, name: str, *, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.name = name
+        self.host = host
+        self.port = port or free_port()
+        self.asked = 0
+        self.delay = 0.0
+        self.failures = 0
+        self._running = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._answer)
+        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
+        await runner.setup()
+        self._running.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, self.host, self.port, reuse_address=True).start()
+
+    async def stop(self) -> None:
+        await self._running.aclose()
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        self.asked += 1
+        if self.delay:
+            await asyncio.sleep(self.delay)
+        if self.failures:
+            self.failures -= 1
+            return web.Response(status=503, text=f"{self.name} fails")
+        seen: dict[str, Any] = {
+            "backend": self.name,
+            "method": request.method,
+            "path": request.path_qs,
+            "host": request.host,
+            "headers": {name.lower(): value for name, value in request.headers.items()},
+        }
+        return web.json_response(seen, headers={"x-backend": self.name})
