@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 
 KINDS = (PROXY, UPSTREAM, UPSTREAM_GROUP)
 DRAIN_SECONDS = 5.0
+MEMBER_TTL = 15.0  # seconds; membership here only tells people who is running
 SETTINGS_USED = (
     "consul",
     "consulDiscovery.consistencyMode",
@@ -169,7 +170,7 @@ class Session:
         self._stored: dict[Source, Stored] = {}
         self._name = f"{socket.gethostname()}-{os.getpid()}"
         self._election = Election(consul, f"{self._root}/_leaders/gloo", self._name)
-        self._members = Members(consul, f"{self._root}/_members/gloo/", self._name)
+        self._members = Members(consul, f"{self._root}/_members/gloo/", self._name, ttl=MEMBER_TTL)
         self._writer = StatusWriter(
             consul.kv, self._root, namespace=self._namespace, fence=self._fence, observe=self._count_writes
         )

@@ -167,7 +167,13 @@ class Proxies:
     def _translate(self, key: HostKey, read: Read) -> TranslatedHost:
         given, owner = self._inputs[key], Source("Proxy", key[0])
         return translate_virtual_host(
-            given.message, given.path, owner, read, self._policy, max_body=given.max_body
+            given.message,
+            given.path,
+            owner,
+            read,
+            self._policy,
+            max_body=given.max_body,
+            previous=self._units.values.get(key),
         )
 
     def _forget(self, keys: Iterable[HostKey]) -> None:
