@@ -20,8 +20,9 @@ class Settle:
     """Spaces out the handling of changes.
 
     A change that comes *gap* seconds or more after the last handling ended is handled at once, and the
-    gap falls back to *first*. One that comes sooner waits for the gap to pass, and the gap doubles, up
-    to *ceiling*: nothing ever waits longer than that, however long the burst.
+    gap falls back to *first*. One that comes sooner waits for the gap to pass. If most of the gap was left
+    the gap doubles, up to *ceiling*: nothing ever waits longer than that, however long the burst. If most
+    of it had passed the burst is over, and the gap halves, so that single changes soon wait no more.
     """
 
     __slots__ = ("_ceiling", "_ended", "_first", "_gap")
@@ -38,7 +39,8 @@ class Settle:
         if left <= 0:
             self._gap = self._first
             return 0.0
-        self._gap = min(self._gap * 2, self._ceiling)
+        dense = left > self._gap / 2
+        self._gap = min(self._gap * 2, self._ceiling) if dense else max(self._gap / 2, self._first)
         return left
 
     def ended(self, now: float) -> None:

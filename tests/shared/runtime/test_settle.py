@@ -36,6 +36,21 @@ def test_quiet_as_long_as_the_gap_ends_the_burst() -> None:
     assert settle.delay(0.03) == pytest.approx(0.01)
 
 
+def test_single_changes_after_a_burst_soon_wait_no_more() -> None:
+    settle, now, waits = Settle(first=0.01, ceiling=0.5), 0.0, []
+    for _ in range(9):
+        now += settle.delay(now)
+        settle.ended(now)
+
+    for _ in range(3):
+        now += 0.45
+        waits.append(round(settle.delay(now), 3))
+        now += waits[-1]
+        settle.ended(now)
+
+    assert waits == [0.05, 0.0, 0.0]
+
+
 def test_the_gap_counts_from_the_end_of_slow_work() -> None:
     settle = Settle(first=0.01, ceiling=0.5)
     settle.delay(0.0)
