@@ -19,6 +19,7 @@ from shared.consul.client import Consul
 from shared.consul.config import ConsulConfig
 from shared.consul.election import Election
 from shared.consul.kv import CheckSession
+from shared.consul.members import Members
 from shared.errors import InvalidSettings
 from shared.runtime.service import Context, run
 from shared.runtime.settings import LiveSettings
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 PART = "gateway"
 DEFAULT_NAMESPACE = "gloo-system"
+MEMBER_TTL = 15.0
+"""Seconds; membership here only tells people who is running."""
 STATUS_LINGER = 0.05
 """Seconds a status waits: gloo mostly has its say within them, and one write does for both."""
 
@@ -145,6 +148,7 @@ async def carry_out(plan: Plan, consul: Consul, context: Context) -> Plan | None
     start = context.tasks.start
     tasks = [
         start("election", election.run),
+        start("membership", Members(consul, f"{plan.root}/_members/gateway/", name, ttl=MEMBER_TTL).run),
         start("proxies", partial(inputs.follow_proxies, consul)),
         *(
             start(kind.plural, partial(inputs.follow_objects, consul, kind, namespaces))
