@@ -104,6 +104,8 @@ class Translation:
         services = self.services.follow(VS, changed, self._get)
         gateways = self.gateways.follow(GW, changed, self._get)
         touched |= self._note(services)
+        if self._adopted:
+            touched |= self.objects.keys()
         replan = self._adopted or bool(gateways) or not self._same_services(changed)
         touched |= self._place(services, replan=replan)
         self._adopted = False

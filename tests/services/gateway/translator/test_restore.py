@@ -28,12 +28,13 @@ def service(name: str, domain: str, status: int, **fields: Any) -> dict[str, Any
     return {"kind": "VirtualService", "metadata": {"name": name}, "virtualHost": host, **fields}
 
 
+OPTIONS = {"corsPolicyMergeSettings": {}}
 WORLD = [
     GATEWAY,
     SECURE,
     service("alone", "a.com", 201),
     service("b1", "b.com", 202),
-    service("b2", "b.com", 203, options={"corsPolicyMergeSettings": {}}),
+    service("b2", "b.com", 203, options=OPTIONS),
     service("secure", "c.com", 204, sslConfig={"secretRef": {"name": "s", "namespace": "n"}}),
 ]
 
@@ -105,6 +106,24 @@ def test_a_broken_table_after_a_restart_keeps_the_whole_host() -> None:
 
     assert documents(after) == documents(before)
     assert "is rejected" in findings(after)["VirtualService gloo-system.top"]["warnings"][0]
+
+
+def test_a_follower_that_takes_over_keeps_what_the_leader_served() -> None:
+    leader, follower = Translation(NAMESPACE), Translation(NAMESPACE)
+    for each in (GATEWAY, service("late", "x.com", 201), service("early", "x.com", 202, options=OPTIONS)):
+        apply(leader, [each])
+    apply(leader, [service("late", "x.com", 203, options=OPTIONS)])
+    apply(
+        follower,
+        [service("late", "x.com", 203, options=OPTIONS), service("early", "x.com", 202, options=OPTIONS)],
+    )
+    apply(follower, [GATEWAY])
+
+    follower.adopt(restore(documents(leader)))
+    apply(follower)
+
+    assert documents(follower) == documents(leader)
+    assert findings(follower) == findings(leader)
 
 
 def test_before_knows_who_served_which_domains() -> None:
