@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +34,15 @@ VERBS: dict[type[Write], str] = {Create: "create", Update: "update", Delete: "de
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldOptions:
-    """When too many services vanish at once to be believed, and for how many seconds they are then kept."""
+    """How long an Upstream outlives its service, in seconds: *linger* always, *seconds* when more services
+    than *share* and *least* vanish at once, which is hard to believe.
 
+    Within *linger* gloo hears of the last instance that went, so that no Envoy keeps sending to its address
+    while the cluster is being taken away; and a service that is only registered anew keeps its Upstream, with
+    the edits in it.
+    """
+
+    linger: float = 1.0
     share: float = 0.5
     least: int = 10
     seconds: float = 30.0
@@ -62,6 +69,9 @@ class Upkeep:
         self._owns = owns
         self._hold_seconds = (hold := hold or HoldOptions()).seconds
         self._hold = Hold[Ref](share=hold.share, least=hold.least, seconds=hold.seconds)
+        self._linger = hold.linger
+        self._lingering: dict[Ref, float] = {}
+        self._looked_at = float("-inf")
         self._wanted: Mapping[Ref, Wanted] = {}
         self._problems: dict[Ref, str] = {}
         self._failed: dict[Ref, str] = {}
@@ -99,16 +109,22 @@ class Upkeep:
 
     async def look(self) -> Outcome:
         """Look once, and write what is ours to write."""
-        inputs, now = self._inputs, time.monotonic()
+        inputs = self._inputs
+        self._looked_at = now = time.monotonic()
         ours = owned(inputs.stored.values())
         wanted = self._wanted = wanted_upstreams(inputs.catalog, self._rules, ours)
         result = reconcile(wanted, inputs.stored, unheard=inputs.unheard)
-        self._keep_implausible_losses(result, len(ours), now)
+        gone = {ref for ref, write in result.writes.items() if isinstance(write, Delete)}
+        self._keep_implausible_losses(gone, len(ours), now)
+        self._lingering = {ref: self._lingering.get(ref, now + self._linger) for ref in gone}
         inputs.stop_awaiting(now)
         writes = [
             write
             for ref, write in result.writes.items()
-            if ref not in self._kept and ref not in inputs.awaited and self._owns(ref)
+            if ref not in self._kept
+            and ref not in inputs.awaited
+            and self._lingering.get(ref, now) <= now
+            and self._owns(ref)
         ]
         # The watch may show a write before its own answer is here.
         inputs.awaited.update({write.ref: now + UNTIL_SEEN for write in writes})
@@ -140,20 +156,18 @@ class Upkeep:
 
     async def _until_due(self) -> None:
         """Wait for a change, or for the time at which something is to be looked at again."""
-        due = [*self._inputs.awaited.values(), *filter(None, (self._hold.until(),))]
+        lingering = (until for until in self._lingering.values() if until > self._looked_at)
+        due = [*self._inputs.awaited.values(), *lingering, *filter(None, (self._hold.until(),))]
         try:
             async with asyncio.timeout(max(0.0, min(due) - time.monotonic()) if due else None):
                 await self._inputs.changed.wait()
         except TimeoutError:
             pass
 
-    def _keep_implausible_losses(self, result: Reconciled, ours: int, now: float) -> None:
-        inputs = self._inputs
-        gone = {
-            ref for ref, write in result.writes.items() if isinstance(write, Delete)
-        } - inputs.awaited.keys()
-        suspect = now - inputs.troubled_at < self._hold_seconds
-        before, self._kept = self._kept, self._hold.keep(gone, ours, now, suspect=suspect)
+    def _keep_implausible_losses(self, gone: Set[Ref], ours: int, now: float) -> None:
+        suspect = now - self._inputs.troubled_at < self._hold_seconds
+        fresh = gone - self._inputs.awaited.keys()
+        before, self._kept = self._kept, self._hold.keep(fresh, ours, now, suspect=suspect)
         if self._kept and not before:
             log.warning(
                 "services vanished from Consul in a way that is hard to believe: keeping their Upstreams",

@@ -90,6 +90,7 @@ async def test_the_tour(tmp_path: Path, delta: bool) -> None:
         assert client["role"] == "gloo-system~gateway-proxy"
 
         await stack.consul.call("PUT", "/v1/agent/service/deregister/petstore")
+        await stack.answers("/all-pets", 503, within=1.0)
         await eventually(lambda: stack.object("Upstream", "petstore"), until=lambda found: found is None)
 
 

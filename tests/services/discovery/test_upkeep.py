@@ -80,8 +80,8 @@ async def test_nothing_is_written_before_all_was_read() -> None:
         await eventually(lambda: "Consul's catalog" in story.ready[-1][1])
         story.catalog("a")
         await eventually(lambda: story.ready[-1][0])
+        await eventually(lambda: story.names() == {"a"})
 
-    assert story.names() == {"a"}
     assert story.written("delete") == 1
 
 
@@ -109,6 +109,37 @@ async def test_only_our_share_is_written() -> None:
 
     assert story.names() == {"a", "c"}
     assert story.upkeep.state()["own"] == 2
+
+
+async def test_a_service_that_goes_is_outlived_by_its_upstream_for_a_moment() -> None:
+    async with going(Story(MemoryKV(), hold=HoldOptions(linger=0.3))) as story:
+        story.catalog("a", "b")
+        await eventually(lambda: story.names() == {"a", "b"})
+        story.catalog("a")
+        await story.settled()
+        at_once = story.names()
+        await eventually(lambda: story.names() == {"a"})
+
+    assert at_once == {"a", "b"}
+
+
+async def test_a_service_that_is_registered_anew_keeps_its_upstream_and_the_edits_in_it() -> None:
+    async with going(Story(MemoryKV(), hold=HoldOptions(linger=0.3))) as story:
+        story.catalog("a")
+        await eventually(lambda: story.names() == {"a"})
+        at = key("gloo", UPSTREAM, Ref(NS, "a"))
+        await story.kv.put(at, story.kv.rows[at].value + b"useHttp2: true\n")
+        story.catalog()
+        await story.settled()
+        story.catalog("a")
+        await story.settled()
+        story.catalog()
+        await story.settled()
+        edited = story.kv.rows[at].value
+        await eventually(lambda: story.names() == set())
+
+    assert b"useHttp2: true" in edited
+    assert (story.written("create"), story.written("delete")) == (1, 1)
 
 
 async def test_services_that_vanish_by_the_dozen_keep_their_upstreams_for_a_while() -> None:
