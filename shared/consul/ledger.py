@@ -60,31 +60,38 @@ class Ledger:
         return self.doubtful_since is not None
 
     def take(self, index: int, rows: Sequence[RawRow], now: float) -> PrefixChange | None:
-        """The change an answer brings; None when it brings none, or a loss that is held."""
+        """The change an answer brings; None when it brings none. A loss that is held is no part of it."""
         known = self.known
         fresh = {row["Key"]: _stamp(row) for row in rows}
         gone = known.keys() - fresh.keys()
-        if gone and self._doubts(index, len(gone)):
-            if self.doubtful_since is None:
-                self.doubtful_since = now
-                log.warning(
-                    "objects vanished although the index did not advance: holding them",
-                    extra={"prefix": self.name, "vanished": len(gone), "index": index, "hold": self.hold},
-                )
-            if now - self.doubtful_since < self.hold:
-                return None
-            log.error(
-                "the objects stay away: dropping them", extra={"prefix": self.name, "vanished": len(gone)}
-            )
-            self.max_index = index
-        self.doubtful_since = None
-        self.max_index = max(self.max_index, index)
+        if gone and self._holds(index, len(gone), now):
+            fresh |= {key: known[key] for key in gone}
+            gone = set()
+        else:
+            # A doubt that is over, either way, means that the new history is the true one.
+            self.max_index = index if self.held else max(self.max_index, index)
+            self.doubtful_since = None
         initial, self.synced = not self.synced, True
         changed = tuple(Row.of(row) for row in rows if known.get(row["Key"]) != fresh[row["Key"]])
         if not changed and not gone and not initial:
             return None
         self.known = fresh
         return PrefixChange(changed=changed, gone=frozenset(gone), index=index, initial=initial)
+
+    def _holds(self, index: int, vanished: int, now: float) -> bool:
+        """Whether the loss is kept from everybody, for now."""
+        if not self._doubts(index, vanished):
+            return False
+        if self.doubtful_since is None:
+            self.doubtful_since = now
+            log.warning(
+                "objects vanished although the index did not advance: holding them",
+                extra={"prefix": self.name, "vanished": vanished, "index": index, "hold": self.hold},
+            )
+        if now - self.doubtful_since < self.hold:
+            return True
+        log.error("the objects stay away: dropping them", extra={"prefix": self.name, "vanished": vanished})
+        return False
 
     def _doubts(self, index: int, vanished: int) -> bool:
         """Whether a lost history explains the loss better than a deletion does.

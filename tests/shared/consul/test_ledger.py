@@ -48,14 +48,26 @@ def test_a_loss_in_a_lost_history_stays_held_while_the_new_index_climbs() -> Non
     ledger = Ledger(hold=30)
     ledger.take(7, raw(a=5, b=7), 0.0)
 
-    assert ledger.take(2, raw(a=2), 1.0) is None
-    assert ledger.take(90, raw(a=90), 20.0) is None
-    change = ledger.take(91, raw(a=90), 31.0)
+    assert ledger.take(2, raw(a=5), 1.0) is None
+    assert ledger.take(90, raw(a=5), 20.0) is None
+    change = ledger.take(91, raw(a=5), 31.0)
+
+    assert change == PrefixChange(gone=frozenset({"b"}), index=91)
+    assert ledger.take(92, raw(), 32.0) == PrefixChange(gone=frozenset({"a"}), index=92)
+
+
+def test_what_is_written_while_a_loss_is_held_is_told_at_once() -> None:
+    ledger = Ledger(hold=30)
+    ledger.take(7, raw(a=5, b=7), 0.0)
+
+    change = ledger.take(3, raw(a=2, c=3), 1.0)
 
     assert change is not None
-    assert [row.key for row in change.changed] == ["a"]
-    assert change.gone == {"b"}
-    assert ledger.take(92, raw(), 32.0) == PrefixChange(gone=frozenset({"a"}), index=92)
+    assert ([row.key for row in change.changed], change.gone) == (["a", "c"], frozenset())
+    assert ledger.held
+    assert ledger.take(4, raw(a=2, b=4, c=3), 2.0) is not None
+    assert not ledger.held
+    assert ledger.take(5, raw(a=2, b=4), 3.0) == PrefixChange(gone=frozenset({"c"}), index=5)
 
 
 def test_a_smaller_index_without_a_loss_is_no_reason_to_hold() -> None:
