@@ -84,6 +84,7 @@ class Feed:
         self._hold: Hold[InstanceKey] = Hold(
             share=options.hold_share, least=options.hold_least, seconds=options.hold_seconds
         )
+        self._lost_past_at = float("-inf")
         self._heard: set[str] = set()
         self._tags: Mapping[str, list[str]] = {}
         self._doubtful: set[str] = set()
@@ -114,7 +115,10 @@ class Feed:
     async def _watch(self, path: str, take: Callable[[Any], None]) -> None:
         state = self.state.watches[path] = WatchState(f"{path} {self.datacenter}")
         options = WatchOptions(consistency=self._consistency)
+        resets = 0
         async for _, body in watch_query(self._consul, path, self._params, options=options, state=state):
+            if state.resets > resets:
+                resets, self._lost_past_at = state.resets, time.monotonic()
             take(body or ())
             if not self.synced:
                 self._await_others(path)
@@ -200,10 +204,11 @@ class Feed:
         table, there = self._table, self.datacenter
         gone, now = table.gone(there, listing), time.monotonic()
         seen = None if listing.services is None else listing.instances.keys()
-        keep = self._hold.keep(gone, table.size(there), now, present=seen)
+        suspect = now - self._lost_past_at < self._options.hold_seconds
+        keep = self._hold.keep(gone, table.size(there), now, present=seen, suspect=suspect)
         if keep:
             log.warning(
-                "instances vanished from Consul by the dozen: holding them for a while",
+                "instances vanished from Consul in a way that is hard to believe: holding them for a while",
                 extra={"datacenter": there, "instances": len(keep), "hold": self._options.hold_seconds},
             )
         changed = table.apply(there, listing, keep)

@@ -227,6 +227,20 @@ async def test_endpoints_that_vanish_with_consuls_data_are_held_and_then_let_go(
     assert all(held)
 
 
+async def test_a_single_endpoint_that_vanishes_with_consuls_data_is_held_too(tmp_path: Path) -> None:
+    async with ConsulServer(tmp_path) as server:
+        await register(server)
+        async with following(server) as endpoints:
+            await eventually(lambda: ports(endpoints))
+            await server.wipe()
+            await eventually(lambda: endpoints.held_since, within=30)
+            held = ports(endpoints)
+            await register(server)
+            await eventually(lambda: endpoints.held_since is None)
+
+    assert held
+
+
 async def test_endpoints_that_come_back_while_held_were_never_gone(tmp_path: Path) -> None:
     async with ConsulServer(tmp_path) as server:
         await put_in_catalog(server, 30)
