@@ -18,6 +18,7 @@ from protos._generated.envoy.extensions.filters.network.http_connection_manager 
 from protos._generated.envoy.extensions.transport_sockets.tls import v3 as tls
 from protos._generated.envoy.extensions.upstreams.http import v3 as http_protocol
 from protos._generated.envoy.service.discovery import v3 as discovery
+from protos._generated.envoy.service.status import v3 as status
 from protos._generated.envoy.type import v3 as envoy_type
 from protos._generated.envoy.type.matcher import v3 as matcher
 from protos._generated.google import protobuf
@@ -39,6 +40,7 @@ __all__ = [
     "proxy_protocol",
     "route",
     "router",
+    "status",
     "tls",
     "tls_inspector",
 ]
