@@ -24,12 +24,14 @@ from services.gloo.xds.nack import normalise
 from services.gloo.xds.options import Options
 from services.gloo.xds.sessions import LimitExceeded, Outgoing, Session
 from services.gloo.xds.subscription import DeltaRequest, Node, Receipt, SotwRequest, Subscription, Verdict
+from services.gloo.xds.turns import Turn, Turns
 
 log = logging.getLogger(__name__)
 
-DECODE_ASIDE = 64 * 1024  # larger requests are read in a thread
+BIG_REQUEST = 64 * 1024  # larger ones are decoded in a thread
+BYTES_A_TOKEN = 16 * 1024  # of a request; it pays for its bytes as others do for their number
 NAMES_SHOWN = 100
-BIG_TURN = 1.0  # so long may a big push keep others waiting
+PUSH_TURN, ADMISSION_TURN = 0.25, 0.1  # so long may a big push, or a new client, keep others waiting
 
 
 class Observer(Protocol):
@@ -62,6 +64,16 @@ Admit = Callable[[Node, Any], str | None]
 """Why this node, with this TLS certificate (or None), may not have its role; None when it may."""
 
 
+class Shared:
+    """What all clients of a server take turns at."""
+
+    def __init__(self, options: Options) -> None:
+        self.big_pushes = Turns(options.max_big_pushes, PUSH_TURN)
+        self.admissions = Turns(options.max_admissions, ADMISSION_TURN)
+        self.big_requests = asyncio.Semaphore(options.max_big_requests)
+        self.decoding = asyncio.Semaphore(1)
+
+
 class Client:
     """The stream's life, from its first request to its end."""
 
@@ -77,7 +89,8 @@ class Client:
         observer: Observer,
         measure: Measure,
         admit: Admit,
-        big_pushes: asyncio.Semaphore,
+        shared: Shared,
+        turned_away: Callable[[dict[str, Any]], None],
     ) -> None:
         self.id = client_id
         self.node: Node | None = None
@@ -89,7 +102,9 @@ class Client:
         self._observer = observer
         self._measure = measure
         self._admit = admit
-        self._big_pushes = big_pushes
+        self._turns = shared
+        self._turned_away = turned_away
+        self._admission: Turn | None = None
         self._clock = asyncio.get_running_loop().time
         self._since = datetime.now(UTC)
         self._wake = asyncio.Event()
@@ -111,6 +126,7 @@ class Client:
                     reader.cancel()
         finally:
             self._leave()
+            self._settle_in()
             if self.node is not None:
                 self._observer.disconnected(self.id)
         if self._failure is not None:
@@ -136,7 +152,12 @@ class Client:
             if message is not None:
                 await self._send(message)
                 continue
+            self._settle_in()
             await self._woken(self.session.wake_at(now))
+
+    def _settle_in(self) -> None:
+        if self._admission is not None:
+            self._admission.end()
 
     async def _woken(self, at: float | None) -> None:
         if at is None:
@@ -164,30 +185,17 @@ class Client:
 
     async def _send_slowly(self, data: bytes) -> None:
         """At the reader's pace, if it has one. Few big pushes at a time, but none waits long for another."""
-        async with asyncio.timeout(self._options.send_timeout):
-            if len(data) < self._options.big_push_bytes:
+        big = len(data) >= self._options.big_push_bytes
+        with await self._turns.big_pushes.take() if big else contextlib.nullcontext():
+            async with asyncio.timeout(self._options.send_timeout):
                 await transport.send(self._stream, data)
-            else:
-                await self._send_in_turn(data)
-
-    async def _send_in_turn(self, data: bytes) -> None:
-        await self._big_pushes.acquire()
-        turn = asyncio.get_running_loop().call_later(BIG_TURN, self._big_pushes.release)
-        try:
-            await transport.send(self._stream, data)
-        finally:
-            if turn.when() > self._clock():
-                turn.cancel()
-                self._big_pushes.release()
 
     # --- reading ------------------------------------------------------------------------------------------
 
     async def _read(self) -> None:
         try:
-            while (
-                data := await transport.receive(self._stream, self._options.max_message_bytes)
-            ) is not None:
-                self._count()
+            while (data := await self._receive()) is not None:
+                await self._admitted()
                 self._take(await self._decode(data))
         except (wire.TooMany, LimitExceeded) as error:
             self.close(GRPCError(Status.RESOURCE_EXHAUSTED, str(error)))
@@ -198,20 +206,42 @@ class Client:
         else:
             self.close()
 
-    def _count(self) -> None:
-        """Spend one request; the allowance fills up again with time."""
+    async def _receive(self) -> bytes | None:
+        """The next request; of the big ones few are taken in at a time, since they lie in memory."""
+        size = await transport.receive_size(self._stream, self._options.max_message_bytes)
+        if size is None:
+            return None
+        self._spend(1 + size / BYTES_A_TOKEN)
+        if size < BIG_REQUEST:
+            return await transport.receive(self._stream, size)
+        async with self._turns.big_requests:
+            try:
+                async with asyncio.timeout(self._options.send_timeout):
+                    return await transport.receive(self._stream, size)
+            except TimeoutError as error:
+                raise GRPCError(Status.DEADLINE_EXCEEDED, "the request takes too long to arrive") from error
+
+    def _spend(self, tokens: float) -> None:
+        """Pay for a request, a big one as for many; the allowance fills up again with time."""
         rate, now = self._options.max_requests_per_second, self._clock()
         self._tokens = min(self._tokens + (now - self._refilled) * rate, rate * 10)
         self._refilled = now
         if self._tokens < 1:
             raise GRPCError(Status.RESOURCE_EXHAUSTED, f"more than {rate:g} requests a second")
-        self._tokens -= 1
+        self._tokens -= min(tokens, rate * 10)
+
+    async def _admitted(self) -> None:
+        """A new client waits for its turn, which lasts until it has its first answers: when all come at
+        once they are served one after the other, and those already here are not kept waiting."""
+        if self._admission is None:
+            self._admission = await self._turns.admissions.take()
 
     async def _decode(self, data: bytes) -> SotwRequest | DeltaRequest:
         read = wire.read_delta if self.session.delta else wire.read_sotw
-        if len(data) < DECODE_ASIDE:
+        if len(data) < BIG_REQUEST:
             return read(data, self._options.max_names)
-        return await asyncio.to_thread(read, data, self._options.max_names)
+        async with self._turns.decoding:
+            return await asyncio.to_thread(read, data, self._options.max_names)
 
     def _take(self, request: SotwRequest | DeltaRequest) -> None:
         if self.node is None and request.node is not None:
@@ -226,14 +256,35 @@ class Client:
         self._report(receipt, type_url, now)
 
     def _introduce(self, node: Node) -> None:
-        if reason := self._admit(node, transport.peer_certificate(self._stream)):
-            raise GRPCError(Status.PERMISSION_DENIED, reason)
+        self._check(node)
         self.node = node
         if node.role:
             self._leave = self._cache.watch(node.role, self._wake.set)
         self._observer.connected(self.id, node.role, node.id)
         if self.problem:
             log.warning("an xDS client is not served: %s", self.problem, extra=self._fields())
+
+    def _check(self, node: Node) -> None:
+        reason = self._admit(node, transport.peer_certificate(self._stream))
+        if reason is None:
+            return
+        entry = {
+            "node": node.id,
+            "role": node.role,
+            "address": transport.peer_address(self._stream),
+            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "problem": reason,
+        }
+        self._turned_away(entry)
+        raise GRPCError(Status.PERMISSION_DENIED, reason)
+
+    def readmit(self) -> None:
+        """End the stream if its client may no longer have its role."""
+        try:
+            if self.node is not None:
+                self._check(self.node)
+        except GRPCError as error:
+            self.close(error)
 
     def _report(self, receipt: Receipt, type_url: TypeUrl, now: float) -> None:
         flight = receipt.flight

@@ -17,7 +17,7 @@ from grpclib.reflection.service import ServerReflection
 
 from services.gloo.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Resource, TypeUrl
 from services.gloo.xds.cache import Cache
-from services.gloo.xds.client import Admit, Client, Measure, Observer
+from services.gloo.xds.client import Admit, Client, Measure, Observer, Shared
 from services.gloo.xds.options import DEFAULTS, Options
 from services.gloo.xds.sessions import Session
 from services.gloo.xds.subscription import Comparisons
@@ -25,6 +25,8 @@ from services.gloo.xds.transport import GrpcStream, XdsGrpcServer
 from services.gloo.xds.wire import Frames
 
 log = logging.getLogger(__name__)
+
+REFUSED_SHOWN = 50
 
 _SERVICES: tuple[tuple[str, str, TypeUrl | None], ...] = (
     ("discovery.v3.AggregatedDiscoveryService", "AggregatedResources", None),
@@ -78,8 +80,9 @@ class XdsServer:
         self._frames = Frames(options.shared_bytes)
         self._compare = Comparisons()
         self._clients: dict[str, Client] = {}
+        self._refused: dict[tuple[str, str, str], dict[str, Any]] = {}
         self._serial = count(1)
-        self._big_pushes = asyncio.Semaphore(options.max_big_pushes)
+        self._shared = Shared(options)
         self._health = ServiceStatus()
         self._stopping = False
         self._idle = asyncio.Event()
@@ -94,9 +97,9 @@ class XdsServer:
         services = [_Service(self._serve, *named) for named in _SERVICES]
         health = Health({service: [self._health] for service in services})
         handlers = ServerReflection.extend([*services, health])
-        self._server = XdsGrpcServer(handlers, streams_per_connection=max(100, self._options.max_streams))
+        self._server = XdsGrpcServer(handlers, options=self._options)
         self._health.set(True)
-        await self._server.start(host, port, ssl=ssl)
+        await self._server.serve(host, port, ssl)
 
     async def stop(self, grace: float) -> None:
         """End every stream with UNAVAILABLE, so that clients go elsewhere; cut off the rest after *grace*."""
@@ -123,6 +126,29 @@ class XdsServer:
             self._server.abort()
             await self._server.wait_closed()
 
+    async def renew(self, ssl: tls.SSLContext) -> None:
+        """Meet new connections with *ssl*; streams that are open stay so."""
+        if self._server is not None and not self._stopping:
+            await self._server.renew(ssl)
+
+    def readmit(self) -> None:
+        """Ask anew whether each client may have its role, after who may has changed."""
+        for client in tuple(self._clients.values()):
+            client.readmit()
+
+    def refused(self) -> list[dict[str, Any]]:
+        """Who was turned away lately and why, the last first, for ``GET /debug/xds``."""
+        return [dict(entry) for entry in reversed(self._refused.values())]
+
+    def _turned_away(self, entry: dict[str, Any]) -> None:
+        key = entry["node"], entry["role"], entry["problem"]
+        known = self._refused.pop(key, None)
+        if known is None:  # it will come again and again
+            log.warning("an xDS client is turned away: %s", entry["problem"], extra=entry)
+        self._refused[key] = {**entry, "times": known["times"] + 1 if known else 1}
+        if len(self._refused) > REFUSED_SHOWN:
+            del self._refused[next(iter(self._refused))]
+
     def clients(self) -> list[dict[str, Any]]:
         """Every stream, as plain values for ``GET /debug/xds``."""
         return [client.describe() for client in self._clients.values()]
@@ -144,7 +170,8 @@ class XdsServer:
             observer=self._observer,
             measure=self._measure,
             admit=self._admit,
-            big_pushes=self._big_pushes,
+            shared=self._shared,
+            turned_away=self._turned_away,
         )
         self._clients[client.id] = client
         try:

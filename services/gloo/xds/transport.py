@@ -1,26 +1,39 @@
 """What we need of grpclib beyond its public face, kept in one place.
 
-Messages are received with a limit and sent as framed bytes that many streams share; connections are told
-when we go. (grpclib encodes and frames once a stream, and on closing leaves its connections open.)
+Messages are received with a limit and sent as framed bytes that many streams share; connections are
+bounded, pinged, met with new certificates, and told when we go. (grpclib encodes and frames once a stream,
+and on closing leaves its connections open.)
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Mapping
+import socket
+from collections.abc import Callable, Mapping
+from ssl import SSLContext
 from typing import Any
-from weakref import WeakSet
 
+from grpclib.config import Configuration
 from grpclib.const import Status
 from grpclib.encoding.base import CodecBase
 from grpclib.encoding.proto import ProtoCodec
 from grpclib.exceptions import GRPCError
 from grpclib.protocol import H2Protocol
-from grpclib.server import Server, Stream
+from grpclib.server import Handler, Server, Stream
+from h2.errors import ErrorCodes
+from h2.events import DataReceived
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 
+from services.gloo.xds.options import Options
+
 GrpcStream = Stream[bytes, bytes]
+WINDOW = 64 * 1024  # bytes a client may send before we have looked at them; HTTP/2's own default
+_WINDOWS = Configuration(http2_connection_window_size=WINDOW, http2_stream_window_size=WINDOW)
+SPARE_STREAMS = 1_000  # beyond those of discovery: health, reflection, status
+HANDSHAKE_TIMEOUT = 10.0
+BACKLOG = 1_024  # connections not accepted yet: all Envoys may come at once
 WRITE_AT_ONCE = 32 * 1024  # below a socket's own buffer
 
 
@@ -39,19 +52,27 @@ class Bytes(CodecBase):
         return data if message_type is bytes else self._messages.decode(data, message_type)
 
 
-async def receive(stream: GrpcStream, limit: int) -> bytes | None:
-    """The next message; None when the client has ended the stream."""
-    raw = stream._stream
+async def receive_size(stream: GrpcStream, limit: int) -> int | None:
+    """The size of the next message, which ``receive`` is to take in; None when the client has ended the
+    stream."""
+    frame = await _receive(stream, 5)
+    if not frame:
+        return None
+    if frame[0]:
+        raise GRPCError(Status.UNIMPLEMENTED, "compressed messages are not supported")
+    size = int.from_bytes(frame[1:], "big")
+    if size > limit:
+        raise GRPCError(Status.RESOURCE_EXHAUSTED, f"a message of {size} bytes; {limit} are allowed")
+    return size
+
+
+async def receive(stream: GrpcStream, size: int) -> bytes:
+    return await _receive(stream, size)
+
+
+async def _receive(stream: GrpcStream, size: int) -> bytes:
     try:
-        frame = await raw.recv_data(5)
-        if not frame:
-            return None
-        if frame[0]:
-            raise GRPCError(Status.UNIMPLEMENTED, "compressed messages are not supported")
-        size = int.from_bytes(frame[1:], "big")
-        if size > limit:
-            raise GRPCError(Status.RESOURCE_EXHAUSTED, f"a message of {size} bytes; {limit} are allowed")
-        return await raw.recv_data(size)
+        return await stream._stream.recv_data(size)
     except AssertionError as error:  # grpclib's word for a stream that ends within a message
         raise GRPCError(Status.INVALID_ARGUMENT, "the stream ended within a message") from error
 
@@ -90,27 +111,57 @@ def peer_address(stream: GrpcStream) -> str:
 
 
 class XdsGrpcServer(Server):
-    """grpclib's server, which remembers its connections so that it can end them."""
+    """grpclib's server, which remembers its connections: to bound them, to see them die and to end them."""
 
-    def __init__(self, handlers: Any, *, streams_per_connection: int) -> None:
-        super().__init__(handlers, codec=Bytes())
-        self._streams_per_connection = streams_per_connection
-        self._connections: WeakSet[_Connection] = WeakSet()
+    def __init__(self, handlers: Any, *, options: Options) -> None:
+        super().__init__(handlers, codec=Bytes(), config=_WINDOWS)
+        self.options = options
+        self.connections: set[_Connection] = set()
+        self.streams = 0
+        self._others: list[asyncio.Server] = []
 
     def _protocol_factory(self) -> H2Protocol:
-        protocol = _Connection(super()._protocol_factory(), self._streams_per_connection)
-        self._connections.add(protocol)
-        return protocol
+        made = super()._protocol_factory()
+        handler = _Handler(self)
+        self._handlers.add(handler)
+        self._handlers.discard(made.handler)
+        return _Connection(self, handler, made)
+
+    async def serve(self, host: str, port: int, ssl: SSLContext | None) -> None:
+        self._server_closed_fut = asyncio.get_running_loop().create_future()
+        self._server = await self._listen(ssl, host=host, port=port)
+
+    async def renew(self, ssl: SSLContext) -> None:
+        """Meet new connections with *ssl*, on the sockets as they are; those that stand, stand."""
+        former = (self._server, *self._others)
+        copies = [
+            socket.fromfd(each.fileno(), each.family, each.type)
+            for server in former
+            for each in _sockets(server)
+        ]
+        self._server, *self._others = [await self._listen(ssl, sock=copy) for copy in copies]
+        for server in filter(None, former):
+            server.close()
+
+    async def _listen(self, ssl: SSLContext | None, **where: Any) -> asyncio.Server:
+        timeout = HANDSHAKE_TIMEOUT if ssl else None
+        return await asyncio.get_running_loop().create_server(
+            self._protocol_factory, backlog=BACKLOG, ssl=ssl, ssl_handshake_timeout=timeout, **where
+        )
+
+    def close(self) -> None:
+        for server in self._others:
+            server.close()
+        super().close()
 
     @property
     def port(self) -> int:
         """The port bound, where it was left to the system."""
-        sockets = getattr(self._server, "sockets", None) or ()
-        return next((int(sock.getsockname()[1]) for sock in sockets), 0)
+        return next((int(each.getsockname()[1]) for each in _sockets(self._server)), 0)
 
     def goodbye(self) -> None:
         """Send every connection a GOAWAY and close it."""
-        for protocol in tuple(self._connections):
+        for protocol in tuple(self.connections):
             connection = getattr(protocol, "connection", None)
             if connection is None or connection.is_closing():
                 continue
@@ -121,21 +172,85 @@ class XdsGrpcServer(Server):
 
     def abort(self) -> None:
         """Cut off what is still open, as to a client that does not read."""
-        for protocol in tuple(self._connections):
-            if protocol.transport is not None:
-                protocol.transport.abort()
+        for protocol in tuple(self.connections):
+            protocol.transport.abort()
+
+
+def _sockets(server: Any) -> tuple[socket.socket, ...]:
+    return tuple(getattr(server, "sockets", None) or ())
+
+
+class _Handler(Handler):
+    """Accepts streams of any method, up to a number over all connections."""
+
+    def __init__(self, server: XdsGrpcServer) -> None:
+        super().__init__(server._mapping, server._codec, server._status_details_codec, server.__dispatch__)
+        self._server = server
+
+    def accept(self, stream: Any, headers: Any, release_stream: Callable[[], Any]) -> None:
+        if self._server.streams >= self._server.options.max_streams + SPARE_STREAMS:
+            stream.reset_nowait(ErrorCodes.REFUSED_STREAM)
+            release_stream()
+            return
+        super().accept(stream, headers, release_stream)
+        self._server.streams += 1
+        self._tasks[stream].add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._server.streams -= 1
 
 
 class _Connection(H2Protocol):
-    """One connection, with more streams than the hundred h2 allows by default."""
+    """One connection: more streams than the hundred h2 allows by default, no more bytes than are allowed,
+    and a ping now and then, since a peer may be gone without a word."""
 
-    def __init__(self, made: H2Protocol, streams: int) -> None:
-        super().__init__(made.handler, made.config, made.h2_config)
-        self._streams = streams
-        self.transport: Any = None
+    transport: Any
+    _alive = True
+    _timer: asyncio.TimerHandle | None = None
+
+    def __init__(self, server: XdsGrpcServer, handler: Handler, made: H2Protocol) -> None:
+        super().__init__(handler, made.config, made.h2_config)
+        self._server = server
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         super().connection_made(transport)
-        self.connection._connection.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: self._streams})
+        options = self._server.options
+        if len(self._server.connections) >= options.max_streams + SPARE_STREAMS:
+            transport.abort()
+            return
+        self._server.connections.add(self)
+        streams = max(100, options.max_streams_per_connection)
+        self.connection._connection.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: streams})
         self.connection.flush()
+        self.processor.processors[DataReceived] = self._take
+        self._timer = asyncio.get_running_loop().call_later(options.keepalive, self._ping)
+
+    def data_received(self, data: bytes) -> None:
+        self._alive = True
+        super().data_received(data)
+
+    def connection_lost(self, error: BaseException | None) -> None:
+        self._server.connections.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(error)
+
+    def _take(self, event: DataReceived) -> None:
+        """Health and reflection would wait for a message of any size."""
+        self.processor.process_data_received(event)
+        stream = self.processor.streams.get(event.stream_id)
+        if stream is not None and stream.buffer._acked_size > self._server.options.max_message_bytes + WINDOW:
+            self.transport.abort()
+
+    def _ping(self) -> None:
+        if self.transport.is_closing():
+            return
+        if not self._alive:
+            self.transport.abort()
+            return
+        self._alive = False
+        with contextlib.suppress(ProtocolError):
+            self.connection._connection.ping(bytes(8))
+            self.connection.flush()
+        self._timer = asyncio.get_running_loop().call_later(self._server.options.keepalive, self._ping)
