@@ -26,6 +26,7 @@ from services.gloo.plugin import Policy
 from services.gloo.statuses import object_status, proxy_status
 from services.gloo.xds.cache import Cache
 from services.gloo.xds.server import XdsServer
+from shared.consul.blocking import WatchState
 from shared.consul.client import Consul, ConsulConfig
 from shared.consul.election import Election
 from shared.consul.kv import CheckSession
@@ -166,6 +167,7 @@ class Session:
         self._pipeline = Pipeline(self._endpoints.table, Policy.of(settings))
         self._changes = Changes()
         self._news = asyncio.Event()
+        self._watches = {kind.name: WatchState(kind.name) for kind in KINDS}
         self._waiting: set[str] = {kind.name for kind in KINDS} | {"endpoints"}
         self._stored: dict[Source, Stored] = {}
         self._name = f"{socket.gethostname()}-{os.getpid()}"
@@ -202,6 +204,7 @@ class Session:
             "leading": self._election.leader,
             "waiting_for": sorted(self._waiting),
             "last_good_since": dict(self._stale.written),
+            "watches": self._watches,
             "endpoints": self._endpoints.state(),
             "virtual_hosts_translated": self._pipeline.proxies.computed,
             "clusters": len(self._pipeline.clusters.clusters.by_name),
@@ -217,7 +220,9 @@ class Session:
     # -- what comes in
 
     async def _watch(self, kind: Kind) -> None:
-        watching = watch_objects(self._consul.kv, self._root, kind, namespaces=self._namespaces)
+        watching = watch_objects(
+            self._consul.kv, self._root, kind, namespaces=self._namespaces, state=self._watches[kind.name]
+        )
         async for change in watching:
             for stored in change.put.values():
                 self._stored[stored.source] = stored
