@@ -30,7 +30,7 @@ class Traffic:
 
 @asynccontextmanager
 async def undisturbed(
-    port: int, host: str, path: str = "/", *, saying: Collection[str] = ("",), pause: float = 0.002
+    port: int, host: str, path: str = "/", *, saying: Collection[str] = ("",), pause: float = 0.01
 ) -> AsyncIterator[Traffic]:
     """Ask *path* of *host* all the while: every answer is a 200 with one of the texts of *saying* in it.
 
