@@ -206,8 +206,3 @@ def with_ssl(
         config[sni_field] = list(sni) if sni_field == "sniDomains" else sni[0]
     changed["sslConfig"] = config
     return changed
-
-
-def without_status(document: Mapping[str, Any]) -> Document:
-    """The object without what the services wrote into it."""
-    return {key: value for key, value in document.items() if key not in ("status", "namespacedStatuses")}

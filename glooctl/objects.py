@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from glooctl.consul import Consul
+from glooctl.consul import Consul, Pair
 from glooctl.errors import CommandError
 from shared.codec import text
+from shared.codec.canonical import canonical
 from shared.codec.decode import check
 from shared.errors import InvalidDocument, InvalidResource
 from shared.ref import Ref
@@ -21,9 +22,10 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One object as it stands in Consul; *document* is what could be read of it."""
+    """One object as it stands in Consul; *document* is what could be read of it, in today's words."""
 
     kind: Kind
+    key: str
     ref: Ref
     document: Document
     raw: bytes
@@ -41,15 +43,20 @@ class Objects:
     def list(self, kind: Kind, namespace: str = "") -> Sequence[Found]:
         """All objects of *kind*, by namespace and name; undecodable ones carry a *problem*."""
         found = []
-        for pair in self.consul.list(keys.prefix(self.root, kind, namespace or None)):
+        for pair in self.consul.list(keys.prefix(self.root, kind)):
             parsed = keys.parse_key(self.root, pair.key)
-            if parsed is not None:
-                found.append(self._found(kind, parsed[1], pair.value, pair.index))
+            if parsed is not None and parsed[1].namespace == (namespace or parsed[1].namespace):
+                found.append(_found(kind, parsed[1], pair))
         return sorted(found, key=lambda one: one.ref)
 
     def find(self, kind: Kind, ref: Ref) -> Found | None:
-        pair = self.consul.get(keys.key(self.root, kind, ref))
-        return None if pair is None else self._found(kind, ref, pair.value, pair.index)
+        """The object *ref*; one whose key ends with the namespace has its name in its value alone."""
+        if pair := self.consul.get(keys.key(self.root, kind, ref)):
+            return _found(kind, ref, pair)
+        if pair := self.consul.get(keys.prefix(self.root, kind, ref.namespace).rstrip("/")):
+            nameless = _found(kind, Ref(ref.namespace, ""), pair)
+            return nameless if nameless.ref == ref else None
+        return None
 
     def get(self, kind: Kind, ref: Ref) -> Found:
         found = self.find(kind, ref)
@@ -58,38 +65,45 @@ class Objects:
         return found
 
     def create(self, kind: Kind, document: Mapping[str, Any]) -> Found:
-        return self._write(kind, document, 0, f"{kind.name} {_ref_of(document)} already exists")
-
-    def replace(self, found: Found, document: Mapping[str, Any]) -> Found:
-        """Write over *found*, unless somebody else has changed it meanwhile."""
-        if found.problem:
-            raise CommandError(f"{found.kind.name} {found.ref} cannot be edited: {found.problem}")
-        clash = f"{found.kind.name} {found.ref} was changed by somebody else meanwhile; try again"
-        return self._write(found.kind, document, found.index, clash)
-
-    def delete(self, found: Found) -> None:
-        if not self.consul.delete(keys.key(self.root, found.kind, found.ref), found.index):
-            raise CommandError(
-                f"{found.kind.name} {found.ref} was changed by somebody else meanwhile; try again"
-            )
-
-    def _write(self, kind: Kind, document: Mapping[str, Any], index: int, clash: str) -> Found:
         validate(kind, document)
         ref = _ref_of(document)
-        raw = text.render(document).encode()
-        if not self.consul.cas(keys.key(self.root, kind, ref), raw, index):
+        key, raw = keys.key(self.root, kind, ref), text.render(document).encode()
+        return self._write(kind, ref, key, raw, 0, f"{kind.name} {ref} already exists")
+
+    def replace(self, found: Found, document: Mapping[str, Any], raw: bytes | None = None) -> Found:
+        """Write over *found*, unless somebody else has changed it meanwhile; *raw* is the author's own text
+        of the document."""
+        if found.problem:
+            raise CommandError(f"{found.kind.name} {found.ref} cannot be edited: {found.problem}")
+        validate(found.kind, document)
+        raw = text.render(document).encode() if raw is None else raw
+        return self._write(found.kind, found.ref, found.key, raw, found.index, _changed(found))
+
+    def delete(self, found: Found) -> None:
+        if not self.consul.delete(found.key, found.index):
+            raise CommandError(_changed(found))
+
+    def _write(self, kind: Kind, ref: Ref, key: str, raw: bytes, index: int, clash: str) -> Found:
+        if not self.consul.cas(key, raw, index):
             raise CommandError(clash)
         return self.get(kind, ref)
 
-    def _found(self, kind: Kind, ref: Ref, raw: bytes, index: int) -> Found:
-        try:
-            document = text.parse(raw)
-        except InvalidDocument as error:
-            return Found(kind, ref, _named(ref), raw, index, f"undecodable: {error}")
-        if not isinstance(document, dict):
-            return Found(kind, ref, _named(ref), raw, index, "undecodable: not a mapping")
-        document.setdefault("metadata", {"name": ref.name, "namespace": ref.namespace})
-        return Found(kind, ref, document, raw, index)
+
+def _found(kind: Kind, ref: Ref, pair: Pair) -> Found:
+    try:
+        document = canonical(kind.message, text.parse(pair.value))
+    except InvalidDocument as error:
+        problem = f"undecodable: {error}"
+        return Found(kind, pair.key, ref, _named(ref), pair.value, pair.index, problem)
+    metadata = document.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    ref = ref if ref.name else Ref(ref.namespace, str(metadata.get("name") or ""))
+    document["metadata"] = _named(ref)["metadata"] | metadata
+    return Found(kind, pair.key, ref, document, pair.value, pair.index)
+
+
+def _changed(found: Found) -> str:
+    return f"{found.kind.name} {found.ref} was changed by somebody else meanwhile; try again"
 
 
 def validate(kind: Kind, document: Mapping[str, Any]) -> None:

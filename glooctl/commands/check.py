@@ -83,7 +83,7 @@ def object_problems(listed: Sequence[Found], upstreams: set[tuple[str, str]]) ->
         state = tables.state(found.document)
         if state in ("Rejected", "Warning"):
             said = "rejected" if state == "Rejected" else "with warnings"
-            reason = "; ".join(" ".join(text.split()) for text in tables.reasons(found.document))
+            reason = "; ".join(line for text in tables.reasons(found.document) for line in text.splitlines())
             yield f"Found {said} {word}: {where} Reason: {reason}"
         elif state == "Pending":
             yield f"Found pending {word}: {where} (no service has reported on it yet)"

@@ -80,27 +80,33 @@ def in_editor(objects: Objects, found: Found) -> Found | None:
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
     if not editor:
         raise CommandError("set EDITOR to edit the object as text, or give --ssl-… flags")
-    before = text.render(editing.without_status(found.document))
+    if found.problem:
+        raise CommandError(f"{found.kind.name} {found.ref} cannot be edited: {found.problem}")
+    before = with_statuses(found.raw, {})
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{found.ref}.yaml"
-        path.write_text(before)
+        path.write_bytes(before)
         if subprocess.run([*shlex.split(editor), str(path)], check=False).returncode:
             raise CommandError(f"{editor} ended with an error; nothing was written")
         after = path.read_bytes()
-    if after.decode(errors="replace") == before:
+    if after == before:
         return None
     try:
         document = text.parse(after)
+        written = with_statuses(after, found.document)
     except InvalidDocument as error:
         raise CommandError(f"the edited text is not valid, nothing was written: {error}") from error
-    if not isinstance(document, dict):
-        raise CommandError("the edited text is not a mapping, nothing was written")
-    metadata = document.get("metadata") or {}
-    if (metadata.get("namespace"), metadata.get("name")) != (found.ref.namespace, found.ref.name):
+    named, given = found.document["metadata"], document.get("metadata") or {}
+    metadata = named | given if isinstance(given, dict) else {}
+    if any(metadata.get(field) != named.get(field) for field in ("namespace", "name")):
         raise CommandError(
             "metadata.name and metadata.namespace cannot be edited; create another object instead"
         )
-    status: editing.Document = {
-        key: found.document[key] for key in ("status", "namespacedStatuses") if key in found.document
-    }
-    return objects.replace(found, {**document, **status})
+    return objects.replace(found, {**document, "metadata": metadata}, written)
+
+
+def with_statuses(raw: bytes, statuses: editing.Document) -> bytes:
+    """The author's text with what the services say about it, and nothing else, as in *statuses*."""
+    for field in ("status", "namespacedStatuses"):
+        raw = text.set_status(raw, statuses.get(field), field=field)
+    return raw

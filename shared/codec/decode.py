@@ -13,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from protos._generated.schema import MESSAGES
+from shared.codec.names import INLINED, SINGLE, old_names
 from shared.codec.values import (
     SCALARS,
     WELL_KNOWN,
@@ -166,23 +167,13 @@ def _fields(name: str, message_class: Any) -> Iterator[tuple[str, _Field]]:
         field = _Field(attribute=attribute, convert=convert, oneof=oneof)
         yield attribute, field
         yield json_name, field
-        for old in _old_names(json_name, type_name):
+        for old in old_names(json_name, type_name):
             text = f"is the old name of {json_name}; please rename it"
-            wrap = _one_as_list(convert) if old == "matcher" else convert
+            wrap = _one_as_list(convert) if old == SINGLE else convert
             yield old, _Field(attribute=attribute, convert=wrap, oneof=oneof, renamed=text)
-    if name == "gloo.solo.io.Upstream":
+    for old in INLINED.get(name, ()):
         text = "is of releases before 1.0; please move its fields one level up"
-        yield "upstreamSpec", _Field(attribute="", convert=SCALARS["string"], renamed=text, inlined=True)
-
-
-def _old_names(json_name: str, type_name: str) -> tuple[str, ...]:
-    """What releases before 1.0 called a field."""
-    if json_name == "options" and type_name.startswith("gloo.solo.io."):
-        scope = type_name.removeprefix("gloo.solo.io.").removesuffix("Options")
-        return "plugins", f"{scope[:1].lower()}{scope[1:]}Plugins"
-    if json_name == "matchers" and type_name == "gloo.solo.io.Matcher":
-        return ("matcher",)
-    return ()
+        yield old, _Field(attribute="", convert=SCALARS["string"], renamed=text, inlined=True)
 
 
 def _one_as_list(convert: Convert) -> Convert:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -110,6 +111,56 @@ def test_edit_opens_an_editor_and_writes_what_changed(consul_server: ConsulServe
     assert "new.example" in glooctl(consul_server, "get", "vs", "default").stdout
     unchanged = glooctl(consul_server, "edit", "vs", "default", EDITOR="true")
     assert unchanged.stderr == "nothing changed\n"
+
+
+async def test_an_edit_leaves_the_authors_text_as_it_was(consul_server: ConsulServer, tmp_path: Path) -> None:
+    written = (
+        "# ours\nvirtual_host:  # the only one\n  domains: [old.example]\n"
+        "namespacedStatuses: {statuses: {gloo-system: {state: Accepted}}}\n"
+    )
+    await consul_server.put(VIRTUAL_SERVICE_KEY, written)
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\n! grep -q Accepted "$1" && sed -i "s/old.example/new.example/" "$1"\n')
+    editor.chmod(0o755)
+
+    done = glooctl(consul_server, "edit", "vs", "default", EDITOR=str(editor))
+
+    assert done.returncode == 0, done.stderr
+    (row,) = await consul_server.call("GET", f"/v1/kv/{VIRTUAL_SERVICE_KEY}")
+    text = base64.b64decode(row["Value"]).decode()
+    assert text.startswith("# ours\nvirtual_host:  # the only one\n  domains: [new.example]\n")
+    assert yaml.safe_load(text)["namespacedStatuses"]["statuses"] == {"gloo-system": {"state": "Accepted"}}
+
+
+async def test_old_spellings_are_shown_and_edited_like_todays(consul_server: ConsulServer) -> None:
+    route = "{matcher: {exact: /old}, route_action: {single: {upstream: {name: a, namespace: b}}}}"
+    await consul_server.put(VIRTUAL_SERVICE_KEY, f"virtual_host: {{domains: [x.example], routes: [{route}]}}")
+
+    shown = glooctl(consul_server, "get", "vs").stdout
+    flags = ["--name", "default", "-x", "1", "--path-exact", "/all-pets", "--dest-name", "petstore"]
+    added = glooctl(consul_server, "add", "route", *flags)
+
+    assert "x.example" in shown
+    assert "/old -> b.a (upstream)" in shown
+    assert added.returncode == 0, added.stderr
+    assert "/old -> b.a (upstream)" in added.stdout
+    assert "/all-pets ->" in added.stdout
+
+
+async def test_a_gateway_whose_name_is_in_its_value_alone_is_one_like_any_other(
+    consul_server: ConsulServer,
+) -> None:
+    key = "gloo/gateway.solo.io/v1/Gateway/gloo-system"
+    await consul_server.put(key, "{metadata: {name: third, namespace: gloo-system}, bindPort: 8085}")
+
+    listed = glooctl(consul_server, "get", "gateway").stdout
+    named = glooctl(consul_server, "get", "gateway", "third", "-o", "yaml").stdout
+    deleted = glooctl(consul_server, "delete", "gateway", "third")
+
+    assert "| third " in listed
+    assert "bindPort: 8085" in named
+    assert deleted.stdout == "gateway third deleted\n"
+    assert "third" not in glooctl(consul_server, "get", "gateway").stdout
 
 
 def test_edit_refuses_a_stale_resource_version(consul_server: ConsulServer) -> None:

@@ -202,7 +202,7 @@ def test_special_floats() -> None:
         ),
         (
             gateway.Route,
-            {"matcher": {"prefix": "/"}, "routePlugins": {"prefixRewrite": "/"}},
+            {"matcher": {"prefix": "/"}, "route_plugins": {"prefix_rewrite": "/"}},
             {"matchers": [{"prefix": "/"}], "options": {"prefixRewrite": "/"}},
         ),
         (gloo.Route, {"matcher": {"exact": "/"}}, {"matchers": [{"exact": "/"}]}),
