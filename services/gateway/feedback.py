@@ -14,6 +14,7 @@ from services.gateway.translator.model import GW
 from shared.ref import Ref, Source
 from shared.report import Report
 from shared.store.objects import Stored
+from shared.store.spec import OBSERVED, observed
 from shared.store.status import State, Status, build_status, parse_state
 
 REPORTED_BY = "gateway"
@@ -72,10 +73,15 @@ class Feedback:
     def status(
         self, stored: Stored, own: Report, proxies: Collection[str], foreign: Collection[str] = ()
     ) -> dict[str, Any]:
-        """The status of an object that has a share in *proxies*."""
-        joined, subresources = Report(), dict[str, Status]()
+        """The status of an object that has a share in *proxies*.
+
+        It says that it is about this version of the object when nobody has yet to speak: when gloo has
+        judged all Proxies, or when the object never came to them.
+        """
+        joined, subresources, awaited = Report(), dict[str, Status](), False
         joined.add(own)
-        known = stored.status(self._namespace).get("subresourceStatuses") or {}
+        written = stored.status(self._namespace)
+        known = written.get("subresourceStatuses") or {}
         for proxy in sorted(proxies):
             name = f"*v1.Proxy.{Ref(self._namespace, proxy)}"
             if proxy in foreign:
@@ -86,10 +92,18 @@ class Feedback:
             if said is not None:
                 subresources[name] = build_status(self._with_general(proxy, said), reported_by="gloo")
                 joined.add(said)
-            elif isinstance(before := known.get(name), Mapping):
+                continue
+            awaited = True
+            if isinstance(before := known.get(name), Mapping):
                 subresources[name] = before
-                joined.add(_told_before(before, stored.status(self._namespace)))
-        return build_status(joined, reported_by=REPORTED_BY, subresources=subresources)
+                joined.add(_told_before(before, written))
+        about = observed(written) if awaited and not own.errors else stored.fingerprint
+        return build_status(
+            joined,
+            reported_by=REPORTED_BY,
+            subresources=subresources,
+            details={OBSERVED: about} if about else None,
+        )
 
     def _said(self, proxy: str, source: Source) -> Report | None:
         """gloo's findings about *source*, None while it has not judged the newest version."""

@@ -18,7 +18,8 @@ from shared.consul.kv import Row
 from shared.errors import InvalidDocument
 from shared.ref import Source
 from shared.store.keys import GATEWAY, PROXY, ROUTE_TABLE, VIRTUAL_SERVICE, Kind, parse_key, prefix
-from shared.store.objects import Stored, aside, spec_of
+from shared.store.objects import Stored, aside
+from shared.store.spec import spec_of
 from shared.store.watch import ObjectsChange, watch_objects
 
 log = logging.getLogger(__name__)

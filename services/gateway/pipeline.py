@@ -182,7 +182,9 @@ class Pipeline:
         self._untold |= self._inputs.take_restated()
         if not self._leads:
             return
-        told, self._untold = self._untold, set()
+        # What is still on its way into a Proxy would be told the verdict on what it was before.
+        told = self._untold - self._unwritten
+        self._untold &= self._unwritten
         for source in sorted(told):
             stored = self._inputs.objects.get(source)
             known = self.translation.objects.get(source)

@@ -19,7 +19,7 @@ from shared.store.chunks import ChunkReader, MissingChunk, is_manifest, join
 from shared.store.keys import PROXY, key
 from shared.store.kv import Fence, KeyValues
 from shared.store.large import ProxyWriter
-from shared.store.objects import spec_of
+from shared.store.spec import spec_of
 
 log = logging.getLogger(__name__)
 

@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 
 KINDS = (PROXY, UPSTREAM, UPSTREAM_GROUP)
 DRAIN_SECONDS = 5.0
+SPOKEN_A_TURN = 200  # objects whose status is looked at before others get their turn
 MEMBER_TTL = 15.0  # seconds; membership here only tells people who is running
 SETTINGS_USED = (
     "consul",
@@ -224,10 +225,7 @@ class Session:
             self._consul.kv, self._root, kind, namespaces=self._namespaces, state=self._watches[kind.name]
         )
         async for change in watching:
-            for stored in change.put.values():
-                self._stored[stored.source] = stored
             for ref in change.gone:
-                self._stored.pop(Source(kind.name, ref), None)
                 self._writer.withdraw(kind, ref)
             self._changes.add(kind, change.put, change.gone)
             self._arrived(kind.name)
@@ -262,7 +260,9 @@ class Session:
             async with settle:
                 self._news.clear()
                 changes, self._changes = self._changes, Changes()
-                self._publish(await self._pipeline.apply(changes))
+                outcome = await self._pipeline.apply(changes)
+                self._take_over(changes)
+                await self._publish(outcome)
             if not ready:
                 ready = True
                 for role in self._stale.written:
@@ -272,7 +272,15 @@ class Session:
                     )
                 self._context.admin.ready("snapshot", True)
 
-    def _publish(self, outcome: Outcome) -> None:
+    def _take_over(self, changes: Changes) -> None:
+        """Speak of these versions from now on: of a newer one, what is known of the older would be untrue."""
+        for gone, refs in changes.gone.items():
+            for ref in refs:
+                self._stored.pop(Source(gone.name, ref), None)
+        for put in changes.put.values():
+            self._stored.update((stored.source, stored) for stored in put.values())
+
+    async def _publish(self, outcome: Outcome) -> None:
         for role, snapshot in outcome.snapshots.items():
             if snapshot is None:
                 self._cache.remove(role)
@@ -280,7 +288,7 @@ class Session:
                 self._cache.set(role, snapshot)
             self._stale.over(role)
             self._keep(role)
-        self._speak(outcome.reported)
+        await self._speak(outcome.reported)
 
     def _keep(self, role: str) -> None:
         """Have what is served kept on disk, as long as no Envoy refuses part of it."""
@@ -297,27 +305,28 @@ class Session:
             self._keep(role)
             refused = {source for each in self._feedback.refusals(role) for source in each.sources}
             upstreams = {source for source in self._pipeline.reports if source.kind == "Upstream"}
-            self._speak({Source("Proxy", proxy_of(role))} | upstreams & (refused | self._blamed))
+            await self._speak({Source("Proxy", proxy_of(role))} | upstreams & (refused | self._blamed))
             self._blamed = refused
 
     _blamed: Set[Source] = frozenset()
 
-    def _speak(self, sources: Iterable[Source]) -> None:
+    async def _speak(self, sources: Iterable[Source]) -> None:
         """Have the statuses of these objects written where they differ from what stands there."""
-        for source in sources:
+        for count, source in enumerate(sources, 1):
+            if count % SPOKEN_A_TURN == 0:
+                await asyncio.sleep(0)
             stored = self._stored.get(source)
             if stored is None or stored.document is None:
                 continue
-            status = self._status_of(source)
+            status = self._status_of(source, stored.fingerprint)
             if status is not None and not same_status(stored.status(self._namespace), status):
                 self._writer.submit(stored, status)
 
-    def _status_of(self, source: Source) -> dict[str, Any] | None:
+    def _status_of(self, source: Source, about: str) -> dict[str, Any] | None:
         if source.kind == "Proxy":
             found = self._pipeline.found_in(source.ref)
-            return (
-                proxy_status(found, self._feedback.refusals(role_of(source.ref)), source) if found else None
-            )
+            refusals = self._feedback.refusals(role_of(source.ref))
+            return proxy_status(found, refusals, source, about) if found else None
         report = self._pipeline.reports.get(source)
         if report is None:
             return None
@@ -325,7 +334,7 @@ class Session:
         whole.add(report)
         for text in self._refused_of(source):
             whole.error("", text)
-        return object_status(whole)
+        return object_status(whole, about)
 
     def _refused_of(self, source: Source) -> list[str]:
         """Refusals of resources that come from this object alone."""
@@ -350,7 +359,7 @@ class Session:
             gauge.set(leading)
             log.info("leading" if leading else "not leading", extra={"key": self._election.key})
             if leading:
-                self._speak(list(self._stored))
+                await self._speak(list(self._stored))
             self._writer.wake()
 
     def _count_writes(self, what: str, count: int) -> None:

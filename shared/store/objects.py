@@ -16,12 +16,10 @@ from shared.report import Report
 from shared.store.chunks import ChunkReader, MissingChunk, is_manifest
 from shared.store.keys import PROXY, Kind, parse_key
 from shared.store.reuse import reuse
+from shared.store.spec import fingerprint, spec_of, status_in
 
-STATUS_FIELDS: Final = ("status", "namespacedStatuses", "namespaced_statuses")
 LONG_BYTES: Final = 50_000
 JSON_IS_FASTER: Final = 10
-_BOOKKEEPING = frozenset({"resourceVersion", "resource_version", "generation"})
-
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -63,14 +61,12 @@ class Stored:
 
     def status(self, namespace: str) -> Mapping[str, Any]:
         """The status as written, empty when there is none; *namespace* picks among namespaced ones."""
-        document = self.document or {}
-        namespaced = document.get("namespacedStatuses", document.get("namespaced_statuses"))
-        if isinstance(namespaced, Mapping):
-            statuses = namespaced.get("statuses")
-            status = statuses.get(namespace) if isinstance(statuses, Mapping) else None
-        else:
-            status = document.get("status")
-        return status if isinstance(status, Mapping) else {}
+        return status_in(self.document or {}, namespace)
+
+    @property
+    def fingerprint(self) -> str:
+        """What a status names this version by."""
+        return fingerprint(self.spec)
 
 
 def decode_value(
@@ -157,14 +153,6 @@ async def aside(raw: bytes, work: Callable[P, T], *args: P.args, **named: P.kwar
     """Do *work* on the text *raw*, in a thread when that takes long: the rest of the process goes on."""
     cost = len(raw) // JSON_IS_FASTER if raw.startswith(b"{") else len(raw)
     return work(*args, **named) if cost <= LONG_BYTES else await asyncio.to_thread(work, *args, **named)
-
-
-def spec_of(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The author's part of *document*: no status, no resource version, no generation."""
-    spec = {name: value for name, value in document.items() if name not in STATUS_FIELDS}
-    if isinstance(metadata := spec.get("metadata"), dict):
-        spec["metadata"] = {name: value for name, value in metadata.items() if name not in _BOOKKEEPING}
-    return spec
 
 
 def identify(ref: Ref, document: Mapping[str, Any], report: Report) -> Ref:

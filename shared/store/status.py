@@ -23,6 +23,7 @@ from shared.report import Problem, Report
 from shared.store.keys import Kind, status_key, status_prefix
 from shared.store.kv import MOST_BYTES, MOST_VALUE_BYTES, Fence, KeyValues, batches, body_bytes
 from shared.store.objects import Stored, aside, read_value
+from shared.store.spec import OBSERVED, observed
 
 log = logging.getLogger(__name__)
 
@@ -244,6 +245,7 @@ class StatusWriter:
         text = await aside(stored.raw, with_status, stored, status, self._namespace)
         if len(text) > MOST_VALUE_BYTES:
             brief = {name: value for name, value in status.items() if name != "details"}
+            brief |= {"details": {OBSERVED: about}} if (about := observed(status)) else {}
             text = await aside(stored.raw, with_status, stored, brief, self._namespace)
         if len(text) > MOST_VALUE_BYTES:
             log.error("no room for a status in the value", extra={"key": stored.key, "bytes": len(text)})

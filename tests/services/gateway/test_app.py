@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.store.spec import fingerprint, observed, spec_of
 from tests.services.gateway.process import (
     GATEWAY_KIND,
     PROXY,
@@ -68,6 +69,7 @@ async def test_a_virtual_service_comes_changes_and_goes(objects: Objects, tmp_pa
 
         await objects.put(SERVICE, "default", service("a.com", 202))
         await eventually(objects.hosts, until=lambda hosts: answer(hosts["gloo-system.default"]) == 202)
+        judged = await objects.get(SERVICE, "default")
         await objects.delete(SERVICE, "default")
         await eventually(objects.hosts, until=lambda hosts: not hosts)
 
@@ -76,7 +78,9 @@ async def test_a_virtual_service_comes_changes_and_goes(objects: Objects, tmp_pa
         "state": "Accepted",
         "reportedBy": "gateway",
         "subresourceStatuses": {SUBRESOURCE: {"state": "Accepted", "reportedBy": "gloo"}},
+        "details": {"observed": observed(status)},
     }
+    assert observed(judged.get("status", {})) != fingerprint(spec_of(judged))
 
 
 async def test_a_misspelt_option_is_reported_and_the_route_goes_on(objects: Objects, tmp_path: Path) -> None:

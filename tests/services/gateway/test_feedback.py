@@ -9,6 +9,8 @@ import pytest
 from services.gateway.feedback import Feedback, report_of_reason
 from shared.ref import Source
 from shared.report import Problem, Report
+from shared.store.objects import Stored
+from shared.store.spec import observed
 from shared.store.status import build_status
 from tests.services.gateway.support import NAMESPACE, source_of, stored
 
@@ -36,8 +38,16 @@ def members() -> set[Source]:
 
 
 def status(feedback: Feedback, source: Source, own: Report | None = None, **before: Any) -> dict[str, Any]:
-    document = {"metadata": {"name": source.ref.name}, "status": before}
-    return feedback.status(stored(document, source), own or Report(), [PROXY])
+    """The status, with ``this`` for the mark that it speaks of this version of the object."""
+    object_ = object_of(source, before)
+    found = feedback.status(object_, own or Report(), [PROXY])
+    if observed(found) == object_.fingerprint:
+        found["details"] = {"observed": "this"}
+    return found
+
+
+def object_of(source: Source, before: dict[str, Any] | None = None) -> Stored:
+    return stored({"metadata": {"name": source.ref.name}, "status": before or {}}, source)
 
 
 def test_one_mistake_is_said_to_one_object() -> None:
@@ -51,11 +61,13 @@ def test_one_mistake_is_said_to_one_object() -> None:
         "reportedBy": "gateway",
         "reason": "routes[0]: no",
         "subresourceStatuses": {SUB: {"state": "Rejected", "reportedBy": "gloo", "reason": "routes[0]: no"}},
+        "details": {"observed": "this"},
     }
     assert status(feedback, GOOD) == {
         "state": "Accepted",
         "reportedBy": "gateway",
         "subresourceStatuses": {SUB: CLEAN},
+        "details": {"observed": "this"},
     }
 
 
@@ -100,6 +112,21 @@ def test_between_a_write_and_the_verdict_the_old_word_stands() -> None:
     assert meanwhile["reason"] == "a"
     assert new == {"state": "Accepted", "reportedBy": "gateway"}
     assert status(feedback, BAD)["subresourceStatuses"] == {SUB: CLEAN}
+
+
+def test_a_status_names_the_version_it_is_the_last_word_about() -> None:
+    feedback, own = Feedback(NAMESPACE), Report()
+    feedback.observe(PROXY, 7, judged(), members)
+    feedback.written(PROXY, 8, [GOOD])
+    own.error("virtualHost", "is missing")
+
+    meanwhile = status(feedback, GOOD, details={"observed": "an older one"})
+    hopeless = status(feedback, GOOD, own)
+    feedback.observe(PROXY, 9, judged(), members)
+
+    assert meanwhile["details"] == {"observed": "an older one"}
+    assert hopeless["details"] == {"observed": "this"}
+    assert status(feedback, GOOD)["details"] == {"observed": "this"}
 
 
 def test_a_verdict_seen_before_the_writer_knows_its_index_counts() -> None:
@@ -152,7 +179,8 @@ def test_a_proxy_that_is_gone_says_nothing_any_more() -> None:
     feedback.observe(PROXY, 7, judged(about(BAD, "a")), members)
 
     assert feedback.observe(PROXY, 0, None, set) == {BAD}
-    assert feedback.status(stored({}, BAD), Report(), []) == {"state": "Accepted", "reportedBy": "gateway"}
+    gone = feedback.status(object_of(BAD), Report(), [])
+    assert gone == {"state": "Accepted", "reportedBy": "gateway", "details": gone["details"]}
 
 
 def test_a_proxy_of_somebody_else_is_the_gateways_mistake() -> None:
@@ -164,7 +192,8 @@ def test_a_proxy_of_somebody_else_is_the_gateways_mistake() -> None:
     assert (
         on_gateway["reason"] == "proxyNames: there is a proxy gateway-proxy already that gateway did not make"
     )
-    assert on_service == {"state": "Accepted", "reportedBy": "gateway"}
+    assert on_service["state"] == "Accepted"
+    assert "subresourceStatuses" not in on_service
 
 
 @pytest.mark.parametrize(
