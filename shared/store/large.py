@@ -40,7 +40,7 @@ from shared.store.kv import Fence, KeyValues, batches
 
 log = logging.getLogger(__name__)
 
-PLAIN_BYTES: Final = 64 * 1024
+PLAIN_BYTES: Final = 16 * 1024
 LIST_BYTES: Final = 32 * 1024
 SHORT_BYTES: Final = 32 * 1024
 KEPT_MANIFESTS: Final = 3
