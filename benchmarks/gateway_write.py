@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from shared.consul.client import Consul
-from shared.consul.kv import Row
+from shared.consul.operations import Row
 from tests.services.gateway.process import PROXY, SERVICE, Objects, running
 from tests.support.consul import ConsulServer
 from tests.support.waiting import eventually

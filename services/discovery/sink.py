@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from services.discovery.upstreams.reconcile import Create, Delete, Update, Write
-from shared.consul.kv import Cas, DeleteCas, Op
+from shared.consul.operations import Cas, DeleteCas, Op
 from shared.errors import ConsulConflict, ConsulRefused, InvalidResource
 from shared.ref import Ref
 from shared.store.keys import UPSTREAM, check_ref, key

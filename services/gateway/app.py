@@ -18,8 +18,8 @@ from services.gateway.translator.model import Rules
 from shared.consul.client import Consul
 from shared.consul.config import ConsulConfig
 from shared.consul.election import Election
-from shared.consul.kv import CheckSession
 from shared.consul.members import Members
+from shared.consul.operations import CheckSession
 from shared.errors import InvalidSettings
 from shared.runtime.service import Context, run
 from shared.runtime.settings import LiveSettings

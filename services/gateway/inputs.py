@@ -14,7 +14,7 @@ from services.gateway.translator.model import GW
 from shared.codec.text import parse
 from shared.consul.blocking import PrefixChange, WatchState, watch_prefix
 from shared.consul.client import Consul
-from shared.consul.kv import Row
+from shared.consul.operations import Row
 from shared.errors import InvalidDocument
 from shared.ref import Source
 from shared.store.keys import GATEWAY, PROXY, ROUTE_TABLE, VIRTUAL_SERVICE, Kind, parse_key, prefix

@@ -12,7 +12,7 @@ from prometheus_client import Counter
 from services.gateway.composition import Rendered
 from services.gateway.inputs import StoredProxy
 from shared.codec.text import parse
-from shared.consul.kv import DeleteCas
+from shared.consul.operations import DeleteCas
 from shared.errors import ConsulConflict, InvalidDocument, InvalidResource
 from shared.ref import Ref
 from shared.store.chunks import ChunkReader, MissingChunk, is_manifest, join

@@ -29,8 +29,8 @@ from services.gloo.xds.server import XdsServer
 from shared.consul.blocking import WatchState
 from shared.consul.client import Consul, ConsulConfig
 from shared.consul.election import Election
-from shared.consul.kv import CheckSession
 from shared.consul.members import Members
+from shared.consul.operations import CheckSession
 from shared.errors import InvalidSettings
 from shared.ref import Source
 from shared.report import Report

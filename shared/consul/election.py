@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from shared.consul.blocking import DEFAULTS, WatchOptions, WatchState, watch_query
 from shared.consul.client import Consul
-from shared.consul.kv import CheckSession, Row
+from shared.consul.operations import CheckSession, Row
 from shared.consul.session import DEFAULT_TTL, Session, SessionLost
 from shared.errors import ConsulError
 from shared.runtime.latest import Latest

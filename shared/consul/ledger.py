@@ -10,7 +10,7 @@ import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from shared.consul.kv import RawRow, Row
+from shared.consul.operations import RawRow, Row
 
 log = logging.getLogger(__name__)
 

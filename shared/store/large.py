@@ -19,7 +19,7 @@ from typing import Any, Final
 import orjson
 
 from shared.codec.text import parse
-from shared.consul.kv import Cas, Delete, Get, Op, Put
+from shared.consul.operations import Cas, Delete, Get, Op, Put
 from shared.errors import ConsulConflict, InvalidDocument, InvalidResource
 from shared.ref import Ref
 from shared.store.chunks import (

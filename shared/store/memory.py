@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
 from shared.consul.blocking import PrefixChange
-from shared.consul.kv import Cas, CheckIndex, CheckSession, Delete, DeleteCas, Get, Op, Put, Row
+from shared.consul.operations import Cas, CheckIndex, CheckSession, Delete, DeleteCas, Get, Op, Put, Row
 from shared.errors import ConsulConflict
 from shared.store.keys import Kind, prefix
 from shared.store.watch import ObjectsChange, decode_changes

@@ -16,7 +16,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 from shared.codec.text import parse, render_json, set_status
 from shared.consul.blocking import DEFAULTS, WatchOptions, WatchState, watch_prefix
-from shared.consul.kv import KV, Cas, Delete, Op, Put
+from shared.consul.kv import KV
+from shared.consul.operations import Cas, Delete, Op, Put
 from shared.errors import ConsulConflict, ConsulRefused, InvalidDocument
 from shared.ref import Ref
 from shared.report import Problem, Report

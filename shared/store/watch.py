@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from shared.consul.blocking import DEFAULTS, PrefixChange, WatchOptions, WatchState, watch_prefix
-from shared.consul.kv import KV, Row
+from shared.consul.kv import KV
+from shared.consul.operations import Row
 from shared.errors import ConsulError
 from shared.ref import Ref
 from shared.runtime.backoff import Backoff

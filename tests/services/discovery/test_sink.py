@@ -1,6 +1,6 @@
 from services.discovery.sink import write_upstreams
 from services.discovery.upstreams.reconcile import Create, Delete, Update, Write
-from shared.consul.kv import Op
+from shared.consul.operations import Op
 from shared.errors import ConsulRefused
 from shared.ref import Ref
 from shared.store.keys import UPSTREAM, key

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from services.discovery.inputs import Inputs
 from services.discovery.upkeep import HoldOptions, Upkeep
 from services.discovery.upstreams.consul import Rules
-from shared.consul.kv import Op
+from shared.consul.operations import Op
 from shared.errors import ConsulUnavailable
 from shared.ref import Ref
 from shared.store.keys import UPSTREAM, key, prefix

@@ -11,7 +11,7 @@ from services.gateway.composition import CREATED_BY, Rendered
 from services.gateway.inputs import Inputs
 from services.gateway.sink import Sink
 from shared.consul.blocking import PrefixChange
-from shared.consul.kv import CheckSession, Op
+from shared.consul.operations import CheckSession, Op
 from shared.ref import Ref
 from shared.store import large
 from shared.store.keys import PROXY, key

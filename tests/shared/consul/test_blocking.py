@@ -20,7 +20,8 @@ from shared.consul.blocking import (
     watch_query,
 )
 from shared.consul.client import Consul
-from shared.consul.kv import KV, Delete, Put, Row
+from shared.consul.kv import KV
+from shared.consul.operations import Delete, Put, Row
 from tests.support.consul import ConsulServer
 from tests.support.waiting import eventually
 

@@ -13,7 +13,7 @@ import pytest
 from shared.consul.blocking import WatchOptions, WatchState, watch_prefix
 from shared.consul.client import Consul
 from shared.consul.config import ConsulConfig
-from shared.consul.kv import CheckIndex, Put
+from shared.consul.operations import CheckIndex, Put
 from shared.errors import ConsulDenied, ConsulUnavailable
 from tests.support.consul import ConsulServer, consul_binary
 from tests.support.waiting import eventually

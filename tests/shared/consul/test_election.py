@@ -15,7 +15,7 @@ import pytest
 from shared.consul.client import Consul
 from shared.consul.config import ConsulConfig
 from shared.consul.election import Election
-from shared.consul.kv import Put
+from shared.consul.operations import Put
 from shared.errors import ConsulConflict
 from tests.support.consul import ConsulServer
 from tests.support.processes import spawn

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from shared.consul.client import Consul
-from shared.consul.kv import KV, Cas, CheckIndex, CheckSession, Delete, DeleteCas, Get, Put, Row
+from shared.consul.kv import KV
+from shared.consul.operations import Cas, CheckIndex, CheckSession, Delete, DeleteCas, Get, Put, Row
 from shared.errors import ConsulConflict, ConsulRefused
 from tests.support.consul import ConsulServer
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from shared.consul.kv import RawRow
 from shared.consul.ledger import Ledger, PrefixChange
+from shared.consul.operations import RawRow
 
 
 def raw(**indexes: int) -> list[RawRow]:

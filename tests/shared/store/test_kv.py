@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from shared.consul.kv import MOST_OPERATIONS, Get, Put
+from shared.consul.operations import MOST_OPERATIONS, Get, Put
 from shared.store.kv import MOST_BYTES, batches, body_bytes
 
 

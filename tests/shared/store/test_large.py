@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from shared.consul.client import Consul
-from shared.consul.kv import CheckSession, Op
+from shared.consul.operations import CheckSession, Op
 from shared.ref import Ref
 from shared.store.keys import PROXY, chunk_prefix, key
 from shared.store.large import KEPT_MANIFESTS, KEPT_SECONDS, Part, ProxyWriter, render

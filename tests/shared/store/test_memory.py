@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared.consul.kv import Cas, CheckIndex, CheckSession, Delete, DeleteCas, Get, Op, Put
+from shared.consul.operations import Cas, CheckIndex, CheckSession, Delete, DeleteCas, Get, Op, Put
 from shared.errors import ConsulConflict
 from shared.ref import Ref
 from shared.store.keys import UPSTREAM, key

@@ -9,7 +9,8 @@ import orjson
 import pytest
 
 from shared.consul.client import Consul
-from shared.consul.kv import KV, CheckSession, Op, Row
+from shared.consul.kv import KV
+from shared.consul.operations import CheckSession, Op, Row
 from shared.ref import Ref
 from shared.report import Report
 from shared.store.keys import UPSTREAM, VIRTUAL_SERVICE, key, status_key
