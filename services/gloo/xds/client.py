@@ -11,14 +11,15 @@ import contextlib
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
+from time import time
 from typing import Any, Protocol
 
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from h2.exceptions import ProtocolError
 
-from services.gloo.resources import Resource, TypeUrl
-from services.gloo.xds import transport, wire
+from services.gloo.resources import Resource, Snapshot, TypeUrl
+from services.gloo.xds import csds, transport, wire
 from services.gloo.xds.cache import Cache
 from services.gloo.xds.nack import normalise
 from services.gloo.xds.options import Options
@@ -72,6 +73,7 @@ class Shared:
         self.admissions = Turns(options.max_admissions, ADMISSION_TURN)
         self.big_requests = asyncio.Semaphore(options.max_big_requests)
         self.decoding = asyncio.Semaphore(1)
+        self.answering = asyncio.Semaphore(2)
 
 
 class Client:
@@ -336,6 +338,18 @@ class Client:
                 for type_url, state in self.session.subscriptions.items()
             },
         }
+
+    def observe(self) -> csds.ClientState | None:
+        """The client as it is now, for whoever asks over CSDS; None before it has said who it is."""
+        if self.node is None:
+            return None
+        snapshot = self._cache.get(self.role) or Snapshot()
+        states = self.session.subscriptions.values()
+        return csds.ClientState(
+            node=self.node,
+            clock=time() - self._clock(),
+            types=tuple(csds.observe(state, snapshot.of(state.type_url)) for state in states),
+        )
 
     def _describe_type(self, state: Subscription, now: float) -> dict[str, Any]:
         nacked = state.nacked

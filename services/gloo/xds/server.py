@@ -16,17 +16,25 @@ from grpclib.health.service import Health
 from grpclib.reflection.service import ServerReflection
 
 from services.gloo.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Resource, TypeUrl
+from services.gloo.xds import csds
 from services.gloo.xds.cache import Cache
 from services.gloo.xds.client import Admit, Client, Measure, Observer, Shared
 from services.gloo.xds.options import DEFAULTS, Options
 from services.gloo.xds.sessions import Session
 from services.gloo.xds.subscription import Comparisons
-from services.gloo.xds.transport import GrpcStream, XdsGrpcServer
+from services.gloo.xds.transport import (
+    GrpcStream,
+    XdsGrpcServer,
+    peer_certificate,
+    receive,
+    receive_size,
+)
 from services.gloo.xds.wire import Frames
 
 log = logging.getLogger(__name__)
 
 REFUSED_SHOWN = 50
+STATUS_REQUEST_BYTES = 64 * 1024
 
 _SERVICES: tuple[tuple[str, str, TypeUrl | None], ...] = (
     ("discovery.v3.AggregatedDiscoveryService", "AggregatedResources", None),
@@ -94,7 +102,10 @@ class XdsServer:
         return self._server.port if self._server else 0
 
     async def start(self, host: str, port: int, ssl: tls.SSLContext | None = None) -> None:
-        services = [_Service(self._serve, *named) for named in _SERVICES]
+        services: list[Any] = [
+            *(_Service(self._serve, *named) for named in _SERVICES),
+            _StatusService(self._answer),
+        ]
         health = Health({service: [self._health] for service in services})
         handlers = ServerReflection.extend([*services, health])
         self._server = XdsGrpcServer(handlers, options=self._options)
@@ -180,6 +191,39 @@ class XdsServer:
             del self._clients[client.id]
             self._idle.set()
 
+    async def _answer(self, stream: GrpcStream) -> bool:
+        """Answer the next question about clients (CSDS); False when there is none any more.
+
+        Whoever asks hears of the clients whose roles it might have itself. Few answers are in memory at a
+        time.
+        """
+        size = await receive_size(stream, STATUS_REQUEST_BYTES)
+        if size is None:
+            return False
+        try:
+            question = csds.Question.of(await receive(stream, size))
+            async with self._shared.answering:
+                asked = self._visible(question, peer_certificate(stream))
+                limit = self._options.max_status_bytes
+                answer = await asyncio.to_thread(csds.answer, asked, question, limit)
+                async with asyncio.timeout(self._options.send_timeout):
+                    await stream.send_message(answer)
+        except csds.Unclear as error:
+            raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from error
+        except csds.TooLong as error:
+            raise GRPCError(Status.RESOURCE_EXHAUSTED, str(error)) from error
+        except TimeoutError as error:
+            raise GRPCError(Status.UNAVAILABLE, "nothing was read for too long") from error
+        return True
+
+    def _visible(self, question: csds.Question, certificate: Any) -> list[csds.ClientState]:
+        states = filter(None, (client.observe() for client in self._clients.values()))
+        return [
+            state
+            for state in states
+            if question.about(state.node) and self._admit(state.node, certificate) is None
+        ]
+
 
 def _going_away() -> GRPCError:
     return GRPCError(Status.UNAVAILABLE, "the control plane is going away")
@@ -210,4 +254,25 @@ class _Service:
         return {
             f"{self._path}Stream{self._method}": Handler(sotw, Cardinality.STREAM_STREAM, bytes, bytes),
             f"{self._path}Delta{self._method}": Handler(delta, Cardinality.STREAM_STREAM, bytes, bytes),
+        }
+
+
+class _StatusService:
+    """CSDS: one question, or a stream of them."""
+
+    def __init__(self, answer: Callable[[GrpcStream], Awaitable[bool]]) -> None:
+        self._answer = answer
+
+    def __mapping__(self) -> Mapping[str, Handler]:
+        async def fetch(stream: GrpcStream) -> None:
+            await self._answer(stream)
+
+        async def follow(stream: GrpcStream) -> None:
+            await stream.send_initial_metadata()
+            while await self._answer(stream):
+                pass
+
+        return {
+            f"/{csds.SERVICE}/FetchClientStatus": Handler(fetch, Cardinality.UNARY_UNARY, bytes, bytes),
+            f"/{csds.SERVICE}/StreamClientStatus": Handler(follow, Cardinality.STREAM_STREAM, bytes, bytes),
         }

@@ -17,6 +17,7 @@ from services.gloo.resources import CLUSTER, EMPTY, LISTENER, MODULUS, Resource,
 WILDCARD = "*"
 FULL = frozenset((CLUSTER, LISTENER))  # State-of-the-World sends all of these; what is left out is removed
 MAX_TRIALS = 64
+MESSAGE_KEPT = 8_000  # characters of a refusal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +106,12 @@ class Flight:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
+    """``message`` is the client's, or the part of it that is worth keeping."""
+
     digest: int
     until: float
+    message: str = ""
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +315,8 @@ class Subscription:
         Where the client's words name nobody, halves are offered until the guilty one stands alone.
         """
         self.flights.remove(flight)
-        self.nacked, self.doubtful = (message, now), flight
+        kept = message[:MESSAGE_KEPT]
+        self.nacked, self.doubtful = (kept, now), flight
         if not flight.trial and not self.trials:
             self.tried = 0
         guilty = blame(message, flight.changed)
@@ -326,7 +332,7 @@ class Subscription:
             self.differs[name] = flight.was.get(name)
             self.unsure.add(name)
         for resource in suspects:
-            self.refused[resource.name] = Refusal(resource.digest, now + retry)
+            self.refused[resource.name] = Refusal(resource.digest, now + retry, kept, now)
         return Receipt(verdict=Verdict.NACKED, flight=flight, guilty=guilty, message=message)
 
     def reconsidered(self, flight: Flight) -> Receipt:

@@ -115,7 +115,7 @@ def read_sotw(data: bytes, max_names: int) -> SotwRequest:
     version = type_url = nonce = ""
     node: Node | None = None
     error: str | None = None
-    for field, value in _fields(data):
+    for field, value in fields(data):
         match field:
             case 1:
                 version = _text(value)
@@ -146,7 +146,7 @@ def read_delta(data: bytes, max_names: int) -> DeltaRequest:
     type_url = nonce = ""
     node: Node | None = None
     error: str | None = None
-    for field, value in _fields(data):
+    for field, value in fields(data):
         match field:
             case 1:
                 node = _node(value)
@@ -183,7 +183,7 @@ def _node(value: int | bytes) -> Node:
     """A Node: id 1, cluster 2, metadata 3; of the metadata (a Struct) its string ``role``."""
     found = {1: "", 2: ""}
     role = ""
-    for field, part in _fields(_bytes(value)):
+    for field, part in fields(_bytes(value)):
         if field in found:
             found[field] = _text(part)
         elif field == 3:
@@ -192,10 +192,10 @@ def _node(value: int | bytes) -> Node:
 
 
 def _role(metadata: int | bytes) -> str:
-    for field, entry in _fields(_bytes(metadata)):
+    for field, entry in fields(_bytes(metadata)):
         if field != 1 or _string(entry, 1) != "role":
             continue
-        for number, value in _fields(_bytes(entry)):
+        for number, value in fields(_bytes(entry)):
             if number == 2:
                 return _string(value, 3)
     return ""
@@ -204,13 +204,14 @@ def _role(metadata: int | bytes) -> str:
 def _string(message: int | bytes, wanted: int) -> str:
     """The string field *wanted* of *message*; the last one counts."""
     found = ""
-    for field, value in _fields(_bytes(message)):
+    for field, value in fields(_bytes(message)):
         if field == wanted:
             found = _text(value)
     return found
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """The fields of an encoded message, by number; ``Malformed`` where it is none."""
     at, end = 0, len(data)
     while at < end:
         key, at = _varint(data, at)
