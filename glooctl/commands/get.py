@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from glooctl import editing, flags, tables
+from glooctl.chunks import whole
 from glooctl.errors import UsageError
 from glooctl.output import show
 from shared.ref import Ref
@@ -50,10 +51,16 @@ def run(kind: Kind, options: argparse.Namespace) -> int:
             if name
             else objects.list(kind, options.namespace)
         )
+        documents = [
+            whole(objects.consul, objects.root, found.ref, found.document)
+            if kind == keys.PROXY
+            else found.document
+            for found in listed
+        ]
     for found in listed:
         if found.problem:
             print(f"glooctl: {kind.name} {found.ref}: {found.problem}", file=sys.stderr)
-    show(kind, [found.document for found in listed], options.output)
+    show(kind, documents, options.output)
     return 1 if any(found.problem for found in listed) else 0
 
 

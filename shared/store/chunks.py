@@ -20,11 +20,11 @@ from typing import Any, Final
 
 import orjson
 
-from shared.consul.kv import Get
+from shared.consul.operations import Get
 from shared.errors import ConsulConflict, ControlPlaneError, InvalidResource
 from shared.ref import Ref
 from shared.store.keys import PROXY, chunk_prefix
-from shared.store.kv import KeyValues, batches
+from shared.store.kv import Transactions, batches
 
 ANNOTATION: Final = "gloo.consul/chunks"
 ENCODING: Final = "zlib"
@@ -142,7 +142,7 @@ class ChunkReader:
     The members it hands out are shared between readings: an unchanged virtual host is the very same object.
     """
 
-    def __init__(self, kv: KeyValues, root: str) -> None:
+    def __init__(self, kv: Transactions, root: str) -> None:
         self._kv = kv
         self._prefix = chunk_prefix(root, PROXY)
         self._held: dict[Ref, dict[str, Any]] = {}

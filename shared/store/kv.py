@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeAlias, TypeVar
 
-from shared.consul.kv import MOST_OPERATIONS, Op, Row
+from shared.consul.operations import MOST_OPERATIONS, Op, Row
 
 Fence: TypeAlias = Callable[[], Op | None]
 """Gives the operation that proves we lead, to go first in a transaction; None while we do not lead."""
@@ -18,7 +18,13 @@ MOST_VALUE_BYTES = 512 * 1024
 T = TypeVar("T")
 
 
-class KeyValues(Protocol):
+class Transactions(Protocol):
+    """As much as it takes to read several keys at once."""
+
+    async def txn(self, ops: Sequence[Op]) -> Mapping[str, Row]: ...
+
+
+class KeyValues(Transactions, Protocol):
     """Consul's KV, or its twin in memory."""
 
     async def get(self, key: str, consistent: bool = False) -> Row | None: ...
@@ -26,7 +32,6 @@ class KeyValues(Protocol):
     async def put(self, key: str, value: bytes) -> None: ...
     async def cas(self, key: str, value: bytes, index: int) -> bool: ...
     async def delete(self, key: str, index: int | None = None) -> bool: ...
-    async def txn(self, ops: Sequence[Op]) -> Mapping[str, Row]: ...
 
 
 def batches(ops: Iterable[tuple[T, Op]], *, most: int = MOST_OPERATIONS - 1) -> Iterator[list[tuple[T, Op]]]:

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from shared.consul.client import Consul
+from shared.ref import Ref
+from shared.store.large import Part, ProxyWriter
 from tests.support.consul import ConsulServer
 
 pytestmark = pytest.mark.consul
@@ -260,3 +263,24 @@ def test_it_starts_fast_and_imports_no_message_class() -> None:
     code = "import sys, glooctl.app; print(sorted({'betterproto2', 'aiohttp'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+async def test_a_large_proxy_is_shown_whole(consul_server: ConsulServer) -> None:
+    ref = Ref("gloo-system", "gateway-proxy")
+    skeleton = {
+        "metadata": {"name": ref.name, "namespace": ref.namespace},
+        "listeners": [{"name": "l", "bindAddress": "::", "bindPort": 8080, "httpListener": {}}],
+    }
+    hosts = [
+        json.dumps({"name": f"host-{i}", "domains": [f"{'x' * 1000}{i}.example.com"]}) for i in range(50)
+    ]
+    parts = [Part("listeners[0].httpListener.virtualHosts", body.encode()) for body in hosts]
+    async with Consul(consul_server.config) as consul:
+        assert await ProxyWriter(consul.kv, "gloo").write(ref, skeleton, parts, 0)
+
+    shown = glooctl(consul_server, "get", "proxy")
+
+    assert shown.returncode == 0, shown.stderr
+    assert "| 50 " in shown.stdout
+    document = json.loads(glooctl(consul_server, "get", "proxy", "-o", "json").stdout)
+    assert len(document["listeners"][0]["httpListener"]["virtualHosts"]) == 50
