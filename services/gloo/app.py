@@ -10,8 +10,7 @@ import asyncio
 import logging
 import os
 import socket
-import time
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Iterator, Set
 from functools import partial
 from typing import Any
 
@@ -21,20 +20,22 @@ from protos import gloo
 from services.gloo.endpoints.consul import ConsulEndpoints, EndpointOptions
 from services.gloo.feedback import Feedback
 from services.gloo.last_good import LastGood
+from services.gloo.metrics import StaleMetric, XdsMetrics, show_snapshots
 from services.gloo.pipeline import Changes, Outcome, Pipeline, proxy_of, role_of
 from services.gloo.plugin import Policy
+from services.gloo.serving import Serving
 from services.gloo.statuses import object_status, proxy_status
 from services.gloo.xds.cache import Cache
-from services.gloo.xds.server import XdsServer
 from shared.consul.blocking import WatchState
 from shared.consul.client import Consul, ConsulConfig
 from shared.consul.election import Election
 from shared.consul.members import Members
+from shared.consul.metrics import show_watches
 from shared.consul.operations import CheckSession
-from shared.errors import InvalidSettings
 from shared.ref import Source
 from shared.report import Report
-from shared.runtime.service import Context, run, split_address
+from shared.runtime.identity import member_value
+from shared.runtime.service import Context, run
 from shared.runtime.settle import Settle
 from shared.store.keys import DEFAULT_ROOT, PROXY, UPSTREAM, UPSTREAM_GROUP, Kind
 from shared.store.objects import Stored
@@ -56,6 +57,7 @@ SETTINGS_USED = (
     "watchNamespaces",
     "gateway",
     "gloo.xdsBindAddr",
+    "gloo.xds",
     "gloo.circuitBreakers",
     "gloo.regexMaxProgramSize",
     "gloo.invalidConfigPolicy",
@@ -71,7 +73,7 @@ async def serve(context: Context) -> None:
     """Serve xDS until told to stop; sessions come and go with the settings."""
     cache = Cache()
     kept = LastGood(context.options.state_dir) if context.options.state_dir else None
-    stale = StaleMetric(context)
+    stale = StaleMetric(context.metrics)
     for role, snapshot, written in kept.load() if kept else ():
         cache.set(role, snapshot)
         stale.since(role, written)
@@ -80,33 +82,21 @@ async def serve(context: Context) -> None:
         )
     roles: asyncio.Queue[str] = asyncio.Queue()
     feedback = Feedback(roles.put_nowait)
-    served = XdsMetrics(context)
-    server = XdsServer(cache, observer=feedback, measure=served.measure)
-    host, port = xds_address(context.settings.value)
-    try:
-        await server.start(host, port)
-    except OSError as error:
-        raise InvalidSettings(
-            f"cannot serve xDS on {host}:{port}: {error.strerror or error}; see settings.gloo.xdsBindAddr"
-        ) from error
-    if host not in ("127.0.0.1", "::1", "localhost"):
-        log.warning(
-            "xDS is served without TLS: whoever reaches it can read it", extra={"address": f"{host}:{port}"}
-        )
-    log.info("serving xDS", extra={"address": f"{host}:{server.port}"})
-    context.admin.debug("xds", lambda: {"clients": server.clients()})
-    served.count_clients(lambda: len(server.clients()))
+    served = XdsMetrics(context.metrics)
+    serving = Serving(context.settings.value, cache, feedback, served.measure)
+    await serving.start(context.tasks)
+    server = serving.server
+    context.admin.debug("xds", serving.state)
+    context.admin.debug("roles", lambda: roles_page(server.roles(), feedback, stale))
+    served.count_clients(lambda: server.streams)
+    show_snapshots(context.metrics, cache)
     session: asyncio.Task[None] | None = None
 
     def begin(settings: gloo.Settings) -> None:
         nonlocal session
         if session is not None:
             session.cancel()
-        if xds_address(settings) != (host, port):
-            log.error(
-                "settings.gloo.xdsBindAddr takes effect with the next start",
-                extra={"serving": f"{host}:{port}"},
-            )
+        serving.take_over(settings)
         run_session = partial(run_sessions, context, settings, cache, feedback, roles, kept, stale)
         session = context.tasks.start("session", run_session)
 
@@ -119,11 +109,6 @@ async def serve(context: Context) -> None:
     if kept is not None:
         await kept.flush()
     await context.tasks.stop()
-
-
-def xds_address(settings: gloo.Settings) -> tuple[str, int]:
-    address = settings.gloo.xds_bind_addr if settings.gloo else ""
-    return split_address(address or "0.0.0.0:9977", "settings.gloo.xdsBindAddr")
 
 
 async def run_sessions(
@@ -173,7 +158,13 @@ class Session:
         self._stored: dict[Source, Stored] = {}
         self._name = f"{socket.gethostname()}-{os.getpid()}"
         self._election = Election(consul, f"{self._root}/_leaders/gloo", self._name)
-        self._members = Members(consul, f"{self._root}/_members/gloo/", self._name, ttl=MEMBER_TTL)
+        self._members = Members(
+            consul,
+            f"{self._root}/_members/gloo/",
+            self._name,
+            value=member_value(context.admin),
+            ttl=MEMBER_TTL,
+        )
         self._writer = StatusWriter(
             consul.kv, self._root, namespace=self._namespace, fence=self._fence, observe=self._count_writes
         )
@@ -185,6 +176,8 @@ class Session:
         """Follow everything until cancelled."""
         self._endpoints.subscribe(self._endpoints_changed)
         self._context.admin.debug("gloo", self.state)
+        self._context.admin.debug("objects", self.indexes)
+        show_watches(self._context.metrics, self.watches)
         self._tell_readiness()
         async with asyncio.TaskGroup() as tasks:
             for kind in KINDS:
@@ -217,6 +210,18 @@ class Session:
                 for ref, one in served.items()
             },
         }
+
+    def indexes(self) -> dict[str, dict[str, int]]:
+        """For ``/debug/objects``: the version (Consul's index) of each object that is in what is served."""
+        found: dict[str, dict[str, int]] = {kind.name: {} for kind in KINDS}
+        for source, stored in self._stored.items():
+            found[source.kind][str(source.ref)] = stored.index
+        return found
+
+    def watches(self) -> Iterator[WatchState]:
+        yield from self._watches.values()
+        yield from self._endpoints.watches()
+        yield from (self._election.state, self._members.state)
 
     # -- what comes in
 
@@ -366,40 +371,18 @@ class Session:
         self._writes.labels(what).inc(count)
 
 
-class StaleMetric:
-    """How old what is served may be: since the last good snapshot was written, until Consul was read."""
-
-    def __init__(self, context: Context) -> None:
-        self.written: dict[str, float] = {}
-        gauge = context.metrics.gauge("stale_seconds", "Age of the oldest last good snapshot being served")
-        gauge.set_function(lambda: time.time() - min(self.written.values()) if self.written else 0.0)
-
-    def since(self, role: str, written: float) -> None:
-        self.written[role] = written
-
-    def over(self, role: str) -> None:
-        self.written.pop(role, None)
-
-
-class XdsMetrics:
-    """The xDS server's numbers, by resource type."""
-
-    def __init__(self, context: Context) -> None:
-        metrics = context.metrics
-        self._clients = metrics.gauge("xds_clients", "Streams that Envoys hold open")
-        self._sent = metrics.counter("xds_sent_bytes", "Bytes of resources sent", ["type"])
-        self._pushes = metrics.counter(
-            "xds_responses", "Responses, by what became of them", ["type", "event"]
-        )
-        self._seconds = metrics.histogram("xds_ack_seconds", "From sending to the answer", ["type"])
-
-    def count_clients(self, count: Any) -> None:
-        self._clients.set_function(count)
-
-    def measure(self, event: str, type_url: str, amount: float) -> None:
-        name = type_url.rpartition(".")[2]
-        self._pushes.labels(name, event).inc()
-        if event == "sent":
-            self._sent.labels(name).inc(amount)
-        else:
-            self._seconds.labels(name).observe(amount)
+def roles_page(
+    roles: dict[str, dict[str, Any]], feedback: Feedback, stale: StaleMetric
+) -> dict[str, dict[str, Any]]:
+    """For ``/debug/roles``: how far each role's Envoys are, what they refuse, and how old it may be."""
+    return {
+        role: {
+            **told,
+            "lastGoodSince": stale.written.get(role),
+            "refusals": [
+                {"text": str(refusal), "objects": sorted(map(str, refusal.sources))}
+                for refusal in feedback.refusals(role)
+            ],
+        }
+        for role, told in roles.items()
+    }

@@ -18,11 +18,12 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from h2.exceptions import ProtocolError
 
-from services.gloo.resources import Resource, Snapshot, TypeUrl
+from services.gloo.resources import CLUSTER, Resource, Snapshot, TypeUrl
 from services.gloo.xds import csds, transport, wire
 from services.gloo.xds.cache import Cache
 from services.gloo.xds.nack import normalise
 from services.gloo.xds.options import Options
+from services.gloo.xds.progress import Blame, missing, refused
 from services.gloo.xds.sessions import LimitExceeded, Outgoing, Session
 from services.gloo.xds.subscription import DeltaRequest, Node, Receipt, SotwRequest, Subscription, Verdict
 from services.gloo.xds.turns import Turn, Turns
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 BIG_REQUEST = 64 * 1024  # larger ones are decoded in a thread
 BYTES_A_TOKEN = 16 * 1024  # of a request; it pays for its bytes as others do for their number
 NAMES_SHOWN = 100
+ROLES_NAMED = 5
 PUSH_TURN, ADMISSION_TURN = 0.25, 0.1  # so long may a big push, or a new client, keep others waiting
 
 
@@ -59,7 +61,8 @@ class Observer(Protocol):
 
 
 Measure = Callable[[str, TypeUrl, float], None]
-"""Called as ``("sent", type, bytes)``, ``("acked", type, seconds)``, ``("refused", type, seconds)``."""
+"""Called as ``("sent", type, bytes)``, ``("acked", type, seconds)``, ``("refused", type, seconds)`` and,
+whatever the type, ``("coalesced", "", snapshots)``."""
 
 Admit = Callable[[Node, Any], str | None]
 """Why this node, with this TLS certificate (or None), may not have its role; None when it may."""
@@ -110,6 +113,8 @@ class Client:
         self._clock = asyncio.get_running_loop().time
         self._since = datetime.now(UTC)
         self._wake = asyncio.Event()
+        self._changes = 0
+        self._blamed: dict[TypeUrl, Blame] = {}
         self._ended = False
         self._failure: GRPCError | None = None
         self._tokens = options.max_requests_per_second * 10
@@ -149,6 +154,9 @@ class Client:
         while not self._ended:
             self._wake.clear()
             now = self._clock()
+            if self._changes > 1:
+                self._measure("coalesced", TypeUrl(""), self._changes - 1)
+            self._changes = 0
             snapshot = self._cache.get(self.role)
             message = self.session.next(snapshot, now) if snapshot is not None else None
             if message is not None:
@@ -261,7 +269,7 @@ class Client:
         self._check(node)
         self.node = node
         if node.role:
-            self._leave = self._cache.watch(node.role, self._wake.set)
+            self._leave = self._cache.watch(node.role, self._snapshot_changed)
         self._observer.connected(self.id, node.role, node.id)
         if self.problem:
             log.warning("an xDS client is not served: %s", self.problem, extra=self._fields())
@@ -288,6 +296,10 @@ class Client:
         except GRPCError as error:
             self.close(error)
 
+    def _snapshot_changed(self) -> None:
+        self._changes += 1
+        self._wake.set()
+
     def _report(self, receipt: Receipt, type_url: TypeUrl, now: float) -> None:
         flight = receipt.flight
         if flight is None:
@@ -298,6 +310,11 @@ class Client:
             self._observer.acked(self.id, self.role, type_url, flight.target, flight.names)
             return
         message = normalise(receipt.message)
+        sources = {source for resource in receipt.guilty for source in resource.sources}
+        self._blamed[type_url] = Blame(
+            resources=tuple(sorted(resource.name for resource in receipt.guilty)),
+            objects=tuple(map(str, sorted(sources))),
+        )
         self._measure("refused", type_url, seconds)
         self._observer.nacked(self.id, self.role, type_url, flight.target, receipt.guilty, message)
 
@@ -315,7 +332,12 @@ class Client:
         if not self.role:
             return "node.metadata.role is missing: set it to <namespace>~<proxy name> in the bootstrap"
         if self._cache.get(self.role) is None:
-            return f"there is no configuration for role {self.role!r}"
+            known = sorted(self._cache.roles())
+            served = ", ".join(known[:ROLES_NAMED]) + ("…" if len(known) > ROLES_NAMED else "")
+            return (
+                f"there is no configuration for role {self.role!r}: it names no Proxy"
+                f"{f', served are {served}' if known else ', and nothing is served yet'}"
+            )
         return ""
 
     def _fields(self) -> dict[str, str]:
@@ -351,9 +373,25 @@ class Client:
             types=tuple(csds.observe(state, snapshot.of(state.type_url)) for state in states),
         )
 
+    def behind(self) -> dict[TypeUrl, int]:
+        """How many resources it should take and has not, by type; what it refused is left out, and what
+        is only kept for the traffic still on its way."""
+        snapshot, found = self._cache.get(self.role) or Snapshot(), {}
+        for type_url, state in self.session.subscriptions.items():
+            target = snapshot.of(type_url)
+            names = missing(state, target, self.session.compare) - refused(state, target)
+            if type_url == CLUSTER:
+                names -= self.session.retiring.keys()
+            if names:
+                found[type_url] = len(names)
+        return found
+
     def _describe_type(self, state: Subscription, now: float) -> dict[str, Any]:
-        nacked = state.nacked
+        nacked, blamed = state.nacked, self._blamed.get(state.type_url, Blame())
+        target = (self._cache.get(self.role) or Snapshot()).of(state.type_url)
         return {
+            "versionServed": target.version,
+            "lag": len(missing(state, target, self.session.compare)),
             "subscribed": (["*"] if state.wildcard else []) + sorted(state.names)[:NAMES_SHOWN],
             "subscribedCount": len(state.names),
             "versionSent": state.sent,
@@ -364,6 +402,8 @@ class Client:
             if nacked is None
             else {
                 "message": normalise(nacked[0]),
+                "resources": blamed.resources[:NAMES_SHOWN],
+                "objects": blamed.objects[:NAMES_SHOWN],
                 "secondsAgo": round(now - nacked[1], 3),
             },
         }

@@ -20,6 +20,7 @@ from services.gloo.xds import csds
 from services.gloo.xds.cache import Cache
 from services.gloo.xds.client import Admit, Client, Measure, Observer, Shared
 from services.gloo.xds.options import DEFAULTS, Options
+from services.gloo.xds.progress import sum_up
 from services.gloo.xds.sessions import Session
 from services.gloo.xds.subscription import Comparisons
 from services.gloo.xds.transport import (
@@ -34,6 +35,7 @@ from services.gloo.xds.wire import Frames
 log = logging.getLogger(__name__)
 
 REFUSED_SHOWN = 50
+BEHIND_SHOWN = 20
 STATUS_REQUEST_BYTES = 64 * 1024
 
 _SERVICES: tuple[tuple[str, str, TypeUrl | None], ...] = (
@@ -163,6 +165,35 @@ class XdsServer:
     def clients(self) -> list[dict[str, Any]]:
         """Every stream, as plain values for ``GET /debug/xds``."""
         return [client.describe() for client in self._clients.values()]
+
+    @property
+    def streams(self) -> int:
+        return len(self._clients)
+
+    def roles(self) -> dict[str, dict[str, Any]]:
+        """How far the clients of each role are, for ``GET /debug/roles``: short, however many they are."""
+        by_role: dict[str, list[Client]] = {role: [] for role in sorted(self._cache.roles())}
+        for client in self._clients.values():
+            if client.role:
+                by_role.setdefault(client.role, []).append(client)
+        return {role: self._role(role, clients) for role, clients in by_role.items()}
+
+    def _role(self, role: str, clients: list[Client]) -> dict[str, Any]:
+        snapshot = self._cache.get(role)
+        behind = [
+            (client.node.id, type_url, count)
+            for client in clients
+            if client.node is not None
+            for type_url, count in client.behind().items()
+        ]
+        return {
+            "served": snapshot is not None,
+            "versions": {type_url: each.version for type_url, each in snapshot.by_type.items()}
+            if snapshot
+            else {},
+            "envoys": len({client.node.id for client in clients if client.node is not None}),
+            "behind": sum_up(behind, BEHIND_SHOWN),
+        }
 
     async def _serve(self, stream: GrpcStream, type_url: TypeUrl | None, delta: bool) -> None:
         if self._stopping:
