@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,3 +93,11 @@ def test_what_is_read_is_written_and_read_again(path: Path) -> None:
         written = to_document(decoded)
 
         assert decode(message, written, Report()) == decoded
+
+
+def test_the_index_links_to_what_is_there() -> None:
+    index = HERE.parents[1] / "docs" / "objects.md"
+    links = re.findall(r"\]\(([^)]+)\)", index.read_text())
+
+    assert len(links) > 20
+    assert [link for link in links if not (index.parent / link).exists()] == []
