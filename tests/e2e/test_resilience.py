@@ -140,6 +140,12 @@ async def trouble(stack: Stack, role: str) -> bool:
     return "keeping the last view" in stack.processes[role].output()
 
 
+async def held(stack: Stack, role: str) -> set[str]:
+    """The kinds whose loss *role* does not believe yet."""
+    watches = (await stack.debug(role, role))["watches"]
+    return {kind for kind, watch in watches.items() if watch["held"]}
+
+
 async def test_a_consul_that_lost_everything_is_not_believed_for_a_while(tmp_path: Path) -> None:
     """Consul in memory starts again empty; whoever owns the objects and services brings them back."""
     async with Stack(tmp_path) as stack, shop(stack) as site:
@@ -152,11 +158,8 @@ async def test_a_consul_that_lost_everything_is_not_believed_for_a_while(tmp_pat
         async with lossless(site) as traffic:
             await stack.consul.restart()
             restarted = time.monotonic()
-            for role in ("gateway", "gloo"):
-                await eventually(lambda role=role: "holding them" in stack.processes[role].output())
-            held = (await stack.debug("gloo", "gloo"))["watches"]
-            assert {kind for kind in held if held[kind]["held"]} == {"Proxy", "Upstream"}
-            assert (await stack.debug("gateway", "gateway"))["watches"]["VirtualService"]["held"]
+            await eventually(lambda: held(stack, "gloo"), until=lambda kinds: kinds == {"Proxy", "Upstream"})
+            await eventually(lambda: held(stack, "gateway"), until=lambda kinds: "VirtualService" in kinds)
             await eventually(
                 lambda: stack.debug("gloo", "gloo"), until=lambda page: page["endpoints"]["held_since"]
             )

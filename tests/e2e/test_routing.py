@@ -436,7 +436,7 @@ async def test_a_timeout_ends_waiting(site: Site) -> None:
         answer = await site.get("/short")
 
         assert answer.status == 504
-        assert 0.2 <= time.monotonic() - began < 0.6
+        assert 0.19 <= time.monotonic() - began < 0.6  # Envoy's timers count whole milliseconds
         await site.stack.deregister("slow", slow.port)
 
 
