@@ -117,6 +117,7 @@ class XdsGrpcServer(Server):
         super().__init__(handlers, codec=Bytes(), config=_WINDOWS)
         self.options = options
         self.connections: set[_Connection] = set()
+        self.empty = asyncio.Event()
         self.streams = 0
         self._others: list[asyncio.Server] = []
 
@@ -169,6 +170,13 @@ class XdsGrpcServer(Server):
                 connection._connection.close_connection()
                 connection.flush()
             protocol.processor.close("The server is stopping")
+
+    async def wait_closed(self) -> None:
+        """Until no handler runs and no connection is open."""
+        await super().wait_closed()
+        while self.connections:
+            self.empty.clear()
+            await self.empty.wait()
 
     def abort(self) -> None:
         """Cut off what is still open, as to a client that does not read."""
@@ -232,6 +240,8 @@ class _Connection(H2Protocol):
 
     def connection_lost(self, error: BaseException | None) -> None:
         self._server.connections.discard(self)
+        if not self._server.connections:
+            self._server.empty.set()
         if self._timer is not None:
             self._timer.cancel()
         super().connection_lost(error)

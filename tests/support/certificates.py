@@ -1,0 +1,56 @@
+"""Certificates for tests, made by openssl: authorities, and what they vouch for."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate and its key, as PEM files."""
+
+    cert: Path
+    key: Path
+
+
+class Authority:
+    """A certificate authority of its own, its files in *directory*."""
+
+    def __init__(self, directory: Path, name: str = "authority") -> None:
+        self._directory = directory
+        self._own = self._paths(name)
+        directory.mkdir(parents=True, exist_ok=True)
+        _openssl("req", "-x509", *_new_key(self._own), "-subj", f"/CN={name}", "-out", self.cert, "-days", 2)
+
+    @property
+    def cert(self) -> Path:
+        return self._own.cert
+
+    def issue(self, name: str, *alternative_names: str) -> Certificate:
+        """A certificate for *alternative_names* (``DNS:…``, ``URI:…``, ``IP:…``); the one of that name before
+        is replaced."""
+        made, request, extensions = self._paths(name), self._directory / "csr", self._directory / "ext"
+        extensions.write_text(
+            f"subjectAltName={','.join(alternative_names)}\n" if alternative_names else "\n"
+        )
+        _openssl("req", *_new_key(made), "-subj", f"/CN={name}", "-out", request)
+        signer = ("-CA", self.cert, "-CAkey", self._own.key, "-CAcreateserial")
+        _openssl(
+            "x509", "-req", "-in", request, *signer, "-extfile", extensions, "-days", 2, "-out", made.cert
+        )
+        return made
+
+    def _paths(self, name: str) -> Certificate:
+        return Certificate(self._directory / f"{name}.pem", self._directory / f"{name}.key")
+
+
+def _new_key(certificate: Certificate) -> tuple[str | Path, ...]:
+    elliptic = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+    return (*elliptic, "-nodes", "-keyout", certificate.key)
+
+
+def _openssl(*arguments: object) -> None:
+    done = subprocess.run(["openssl", *map(str, arguments)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
