@@ -116,6 +116,8 @@ def _parse_address(address: str, source: str, *, tls: bool) -> tuple[str, str, i
             raise problem
         return "http", "localhost", 80, path
     split = urlsplit(address if "://" in address else f"//{address}")
+    if "@" in split.netloc:
+        raise InvalidSettings(f"{source}: name and password belong into consul.username and consul.password")
     scheme = split.scheme or ("https" if tls else "http")
     try:
         port = split.port
@@ -124,6 +126,7 @@ def _parse_address(address: str, source: str, *, tls: bool) -> tuple[str, str, i
     if (
         scheme not in ("http", "https")
         or (address and not split.hostname)
+        or any(letter.isspace() for letter in address)
         or split.path.strip("/")
         or split.query
     ):

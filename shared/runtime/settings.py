@@ -52,6 +52,11 @@ class SettingsFile:
         settings = decode(gloo.Settings, document, report, unknown="warn")
         if settings is None:
             raise InvalidSettings(f"settings file {path}: {'; '.join(map(str, report.errors))}")
+        if settings.directory_config_source is not None or settings.kubernetes_config_source is not None:
+            # To read Consul although another place is named would be a bad surprise.
+            raise InvalidSettings(
+                f"settings file {path}: objects are kept in Consul alone: use consulKvSource"
+            )
         return settings, report
 
 

@@ -37,13 +37,20 @@ def test_an_address_is_read_as_consul_reads_it(address: str, means: str) -> None
 
 
 @pytest.mark.parametrize(
-    "address", ["ftp://consul", "consul:port", "http://", "unix://run", "consul:8500/v1", ":8500"]
+    "address", ["ftp://consul", "consul:port", "http://", "unix://run", "consul:8500/v1", ":8500", "con sul"]
 )
 def test_an_unusable_address_names_its_source(address: str) -> None:
     with pytest.raises(InvalidSettings, match=r"^CONSUL_HTTP_ADDR: '"):
         of({"CONSUL_HTTP_ADDR": address})
     with pytest.raises(InvalidSettings, match=r"^settings: consul\.address: '"):
         of(address=address)
+
+
+def test_a_password_in_the_address_is_refused_and_not_repeated() -> None:
+    with pytest.raises(InvalidSettings, match=r"consul\.password") as caught:
+        of(address="http://ann:hush@consul:8500/v1")
+
+    assert "hush" not in str(caught.value)
 
 
 def test_settings_win_over_the_environment() -> None:

@@ -56,6 +56,8 @@ def test_a_missing_file_says_where_it_should_be(tmp_path: Path) -> None:
     [
         ("consul: [1]", "consul: "),
         ("refreshRate: soon", "refreshRate: "),
+        ("directoryConfigSource: {directory: /data}", "use consulKvSource"),
+        ("kubernetesConfigSource: {}", "use consulKvSource"),
         ("consul: {address: {}}\ngateway: {disableAutoGenGateways: 7}", "consul.address: "),
         ("consul: {", "line "),
         ("- a", "default.yaml: "),
