@@ -18,7 +18,9 @@ from shared.consul.client import Consul
 from shared.consul.config import ConsulConfig
 from shared.consul.datacenters import CatalogOptions
 from shared.consul.members import Members
+from shared.consul.metrics import show_watches
 from shared.errors import InvalidSettings
+from shared.runtime.identity import member_value
 from shared.runtime.service import Context, run
 from shared.runtime.settings import LiveSettings
 from shared.store.keys import DEFAULT_ROOT
@@ -107,7 +109,8 @@ async def carry_out(plan: Plan, context: Context) -> None:
         context.admin.debug(PART, lambda: {"off": plan.off})
         await asyncio.Event().wait()
     async with Consul(plan.consul) as consul, asyncio.TaskGroup() as tasks:
-        inputs, members = Inputs(), replicas(consul, plan.root)
+        inputs, members = Inputs(), replicas(consul, plan.root, member_value(context.admin))
+        show_watches(context.metrics, lambda: [*inputs.watches.values(), members.state])
         upkeep = Upkeep(inputs, consul.kv, plan.root, plan.rules, partial(is_mine, members), context.metrics)
 
         def ready(ok: bool, why: str) -> None:

@@ -15,10 +15,10 @@ from shared.consul.members import Members
 from shared.ref import Ref
 
 
-def replicas(consul: Consul, root: str) -> Members:
-    """The discovery processes on one Consul, of which we are to be one."""
+def replicas(consul: Consul, root: str, value: bytes = b"") -> Members:
+    """The discovery processes on one Consul, of which we are to be one; *value* is what we say of us."""
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-    return Members(consul, f"{root}/_members/discovery/", name)
+    return Members(consul, f"{root}/_members/discovery/", name, value=value)
 
 
 def is_mine(members: Members, ref: Ref) -> bool:

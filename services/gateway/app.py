@@ -19,8 +19,10 @@ from shared.consul.client import Consul
 from shared.consul.config import ConsulConfig
 from shared.consul.election import Election
 from shared.consul.members import Members
+from shared.consul.metrics import show_watches
 from shared.consul.operations import CheckSession
 from shared.errors import InvalidSettings
+from shared.runtime.identity import member_value
 from shared.runtime.service import Context, run
 from shared.runtime.settings import LiveSettings
 from shared.store.keys import DEFAULT_ROOT, GATEWAY
@@ -120,7 +122,11 @@ async def carry_out(plan: Plan, consul: Consul, context: Context) -> Plan | None
     def fence() -> CheckSession | None:
         return election.fence
 
+    members = Members(
+        consul, f"{plan.root}/_members/gateway/", name, value=member_value(admin), ttl=MEMBER_TTL
+    )
     inputs = Inputs(plan.root, plan.namespace)
+    show_watches(metrics, lambda: [*inputs.watches.values(), election.state, members.state])
     writes = metrics.counter("gateway_proxy_writes", "Writes of Proxies, by result", ["result"])
     told = metrics.counter("gateway_status_writes", "Writes of statuses, by result", ["result"])
     pipeline = Pipeline(
@@ -148,7 +154,7 @@ async def carry_out(plan: Plan, consul: Consul, context: Context) -> Plan | None
     start = context.tasks.start
     tasks = [
         start("election", election.run),
-        start("membership", Members(consul, f"{plan.root}/_members/gateway/", name, ttl=MEMBER_TTL).run),
+        start("membership", members.run),
         start("proxies", partial(inputs.follow_proxies, consul)),
         *(
             start(kind.plural, partial(inputs.follow_objects, consul, kind, namespaces))

@@ -30,6 +30,8 @@ LEAVE_WITHIN = 3.0
 class Members:
     """The members under *prefix* (it ends with ``/``), of which we are *name* while ``run`` runs.
 
+    *value* is what our key says of us, to people and their tools; members do not read it of each other.
+
     A share that moves to another is kept for *settle* seconds more: doing a thing twice is harmless, since
     writes are check-and-set, while leaving it undone is not.
     """
@@ -40,6 +42,7 @@ class Members:
         prefix: str,
         name: str,
         *,
+        value: bytes = b"",
         ttl: float = DEFAULT_TTL,
         settle: float = SETTLE,
         options: WatchOptions = DEFAULTS,
@@ -48,6 +51,7 @@ class Members:
         self.name = name
         self.state = WatchState(prefix)
         self._consul = consul
+        self._value = value
         self._options = options
         self._settle = settle
         self._session = Session(consul, purpose=prefix, name=name, ttl=ttl, behavior="delete")
@@ -137,7 +141,7 @@ class Members:
             await self._session.beat()
             return self._session.interval
         session = await self._session.open()
-        await self._consul.kv.acquire(f"{self.prefix}{self.name}", b"", session)
+        await self._consul.kv.acquire(f"{self.prefix}{self.name}", self._value, session)
         await self._session.beat()
         return min(AGAIN, self._session.interval)
 

@@ -10,6 +10,7 @@ import errno
 import inspect
 import logging
 import os
+import socket
 from collections.abc import Callable
 
 import orjson
@@ -24,9 +25,13 @@ log = logging.getLogger(__name__)
 
 
 class Admin:
-    """What a process tells its operator; ``ready`` and ``debug`` fill it from anywhere in the process."""
+    """What a process tells its operator; ``ready`` and ``debug`` fill it from anywhere in the process.
+
+    ``address`` is where others find it, as ``HOST:PORT``; empty before the start.
+    """
 
     def __init__(self, metrics: Metrics) -> None:
+        self.address = ""
         self._metrics = metrics
         self._waiting: dict[str, str] = {"start": "starting"}
         self._pages: dict[str, Callable[[], object]] = {}
@@ -78,6 +83,7 @@ class Admin:
             await self.close()
             raise InvalidSettings(why_not_listening(host, port, error)) from error
         bound: int = self._runner.addresses[0][1]
+        self.address = join_address(reachable(host), bound)
         return bound
 
     async def close(self) -> None:
@@ -115,6 +121,15 @@ class Admin:
             return as_json({"error": f"{error} (PUT /logging?level=debug)"}, 400)
         log.warning("log level changed", extra={"before": before, "now": logs.get_level()})
         return as_json({"level": logs.get_level()})
+
+
+def reachable(host: str) -> str:
+    """*host* as others call it: who listens everywhere is found by the machine's name."""
+    return socket.gethostname() if host in ("", "0.0.0.0", "::") else host
+
+
+def join_address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def why_not_listening(host: str, port: int, error: OSError) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from protos import gloo
 from services.gloo.endpoints.feed import Feed, FeedOptions
 from services.gloo.endpoints.resolve import Resolver
 from services.gloo.endpoints.table import EndpointTable
+from shared.consul.blocking import WatchState
 from shared.consul.client import Consul
 from shared.consul.datacenters import CatalogOptions, follow_datacenters
 
@@ -68,6 +69,10 @@ class ConsulEndpoints:
         """Since when (Unix time) instances are held that Consul no longer lists; None when none are."""
         held = [since for feed in self._feeds.values() if (since := feed.held_since) is not None]
         return time.time() - (time.monotonic() - min(held)) if held else None
+
+    def watches(self) -> Iterator[WatchState]:
+        for _, feed in sorted(self._feeds.items()):
+            yield from feed.state.watches.values()
 
     def state(self) -> dict[str, Any]:
         """For ``/debug``."""
