@@ -127,10 +127,10 @@ class Consul:
         except (OSError, http.client.HTTPException) as error:
             if len(body) > VALUE_LIMIT:  # Consul hangs up on one before it has read it
                 raise too_large(len(body)) from error
-            raise CommandError(
-                f"cannot reach Consul at {self.address}: {error}; "
-                "start it, or name another with --consul-address"
-            ) from error
+            mend = "start it, or name another with --consul-address"
+            if isinstance(error, ssl.SSLError):
+                mend = "set CONSUL_CACERT, CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY as it asks for"
+            raise CommandError(f"cannot reach Consul at {self.address}: {error}; {mend}") from error
         if status in (401, 403):
             raise CommandError(f"Consul at {self.address} refuses {path}: give a token with --consul-token")
         if status == 413:
