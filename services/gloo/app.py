@@ -148,7 +148,8 @@ class Session:
         self._root = (settings.consul_kv_source.root_key if settings.consul_kv_source else "") or DEFAULT_ROOT
         self._namespace = settings.discovery_namespace or "gloo-system"
         watched = set(settings.watch_namespaces)
-        self._namespaces = watched | {self._namespace} if watched else watched
+        everywhere = not watched or bool(watched & {"", "*"})
+        self._namespaces = set() if everywhere else watched | {self._namespace}
         self._endpoints = ConsulEndpoints(consul, EndpointOptions.of(settings))
         self._pipeline = Pipeline(self._endpoints.table, Policy.of(settings))
         self._changes = Changes()
