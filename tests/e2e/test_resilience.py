@@ -122,6 +122,26 @@ async def test_an_envoy_that_starts_anew_gets_everything(stack: Stack) -> None:
         assert statuses == {200}
 
 
+async def test_new_settings_come_in_force_while_requests_flow(stack: Stack) -> None:
+    async with shop(stack) as site, lossless(site):
+        broken = virtual_service(to_upstream("/", "nowhere"), domains=["broken.example.com"])
+        await stack.put("VirtualService", "broken", broken)
+        await stack.answers("/", 503, host="broken.example.com")
+        policy = {"replaceInvalidRoutes": True, "invalidRouteResponseCode": 418}
+        policy["invalidRouteResponseBody"] = "soon"
+        xds = {"xdsBindAddr": f"127.0.0.1:{stack.xds_port}"}
+
+        stack.write_settings(gloo={**xds, "invalidConfigPolicy": policy})
+        await stack.answers("/", 418, host="broken.example.com", saying="soon")
+        stack.write_settings(
+            gloo={**xds, "invalidConfigPolicy": {**policy, "replaceInvalidRoutes": "perhaps"}}
+        )
+        await eventually(lambda: "perhaps" in stack.processes["gloo"].output())
+        assert (await stack.get("/", host="broken.example.com")).status == 418
+        stack.write_settings(gloo=xds)
+        await stack.answers("/", 503, host="broken.example.com")
+
+
 async def test_a_durable_consul_may_crash_and_come_back(tmp_path: Path) -> None:
     async with Stack(tmp_path, durable=True) as stack, shop(stack) as site, lossless(site) as traffic:
         stored = await stack.raw("VirtualService", "shop")
