@@ -61,6 +61,7 @@ class Supervisor:
             except Exception as error:
                 if first and isinstance(error, InvalidSettings):
                     raise
+                heed_cancellation()
                 reason = self._explain(name, error)
             else:
                 reason = "returned"
@@ -88,6 +89,13 @@ class Supervisor:
         for task in self._tasks:
             task.cancel()
         await self._group.__aexit__(kind, error, trace)
+
+
+def heed_cancellation() -> None:
+    """End here if the task was cancelled: a group of tasks that fails meanwhile tells of the failure alone."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def is_retryable(error: BaseException) -> bool:

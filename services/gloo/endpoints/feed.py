@@ -25,6 +25,7 @@ from shared.consul.http import Consistency
 from shared.errors import ConsulError
 from shared.runtime.backoff import Backoff
 from shared.runtime.hold import Hold
+from shared.runtime.supervise import heed_cancellation
 
 log = logging.getLogger(__name__)
 
@@ -293,6 +294,7 @@ class Feed:
                 for _ in range(READS_AT_ONCE):
                     tasks.create_task(work())
         except* ConsulError as group:
+            heed_cancellation()
             raise _first(group) from None
         return answers
 

@@ -126,6 +126,30 @@ async def test_stop_waits_until_all_tasks_have_ended() -> None:
         assert all(run.ended for run in runs)
 
 
+async def test_a_failure_at_the_moment_of_stopping_does_not_keep_a_task_going() -> None:
+    """A group of tasks that fails while it is cancelled tells of the failure alone."""
+    running = asyncio.Event()
+
+    async def fail_at_the_end() -> None:
+        try:
+            running.set()
+            await asyncio.Event().wait()
+        finally:
+            raise ConsulUnavailable("goodbye")
+
+    async def run() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail_at_the_end())
+
+    async with Supervisor(Metrics()) as tasks:
+        task = tasks.start("failing", run, backoff=quick())
+        await running.wait()
+        async with asyncio.timeout(1.0):
+            await tasks.stop()
+
+    assert task.cancelled()
+
+
 async def test_one_task_can_be_ended_alone() -> None:
     short, steady = Attempts(), Attempts()
 
