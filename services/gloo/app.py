@@ -21,11 +21,13 @@ from services.gloo.endpoints.consul import ConsulEndpoints, EndpointOptions
 from services.gloo.feedback import Feedback
 from services.gloo.last_good import LastGood
 from services.gloo.metrics import StaleMetric, XdsMetrics, show_snapshots
+from services.gloo.pages import progress_page, roles_page, snapshot_page
 from services.gloo.pipeline import Changes, Outcome, Pipeline, proxy_of, role_of
 from services.gloo.plugin import Policy
 from services.gloo.serving import Serving
 from services.gloo.statuses import object_status, proxy_status
 from services.gloo.xds.cache import Cache
+from services.gloo.xds.server import XdsServer
 from shared.consul.blocking import WatchState
 from shared.consul.client import Consul, ConsulConfig
 from shared.consul.election import Election
@@ -87,7 +89,8 @@ async def serve(context: Context) -> None:
     await serving.start(context.tasks)
     server = serving.server
     context.admin.debug("xds", serving.state)
-    context.admin.debug("roles", lambda: roles_page(server.roles(), feedback, stale))
+    context.admin.debug("roles", lambda: roles_page(server, feedback, stale))
+    context.admin.debug_below("snapshot", lambda role: snapshot_page(cache.get(role)))
     served.count_clients(lambda: server.streams)
     show_snapshots(context.metrics, cache)
     session: asyncio.Task[None] | None = None
@@ -97,7 +100,7 @@ async def serve(context: Context) -> None:
         if session is not None:
             session.cancel()
         serving.take_over(settings)
-        run_session = partial(run_sessions, context, settings, cache, feedback, roles, kept, stale)
+        run_session = partial(run_sessions, context, settings, cache, feedback, roles, kept, stale, server)
         session = context.tasks.start("session", run_session)
 
     if kept is not None:
@@ -119,9 +122,10 @@ async def run_sessions(
     roles: asyncio.Queue[str],
     kept: LastGood | None,
     stale: StaleMetric,
+    server: XdsServer,
 ) -> None:
     async with Consul(ConsulConfig.of(settings, os.environ)) as consul:
-        await Session(context, settings, consul, cache, feedback, roles, kept, stale).run()
+        await Session(context, settings, consul, cache, feedback, roles, kept, stale, server).run()
 
 
 class Session:
@@ -137,10 +141,12 @@ class Session:
         roles: asyncio.Queue[str],
         kept: LastGood | None,
         stale: StaleMetric,
+        server: XdsServer,
     ) -> None:
         self._context = context
         self._kept = kept
         self._stale = stale
+        self._server = server
         self._consul = consul
         self._cache = cache
         self._feedback = feedback
@@ -177,7 +183,7 @@ class Session:
         """Follow everything until cancelled."""
         self._endpoints.subscribe(self._endpoints_changed)
         self._context.admin.debug("gloo", self.state)
-        self._context.admin.debug("objects", self.indexes)
+        self._context.admin.debug_below("roles", self.progress)
         show_watches(self._context.metrics, self.watches)
         self._tell_readiness()
         async with asyncio.TaskGroup() as tasks:
@@ -212,12 +218,8 @@ class Session:
             },
         }
 
-    def indexes(self) -> dict[str, dict[str, int]]:
-        """For ``/debug/objects``: the version (Consul's index) of each object that is in what is served."""
-        found: dict[str, dict[str, int]] = {kind.name: {} for kind in KINDS}
-        for source, stored in self._stored.items():
-            found[source.kind][str(source.ref)] = stored.index
-        return found
+    def progress(self, path: str) -> dict[str, Any]:
+        return progress_page(path, self._stored, self._server, self._feedback, self._stale)
 
     def watches(self) -> Iterator[WatchState]:
         yield from self._watches.values()
@@ -370,20 +372,3 @@ class Session:
 
     def _count_writes(self, what: str, count: int) -> None:
         self._writes.labels(what).inc(count)
-
-
-def roles_page(
-    roles: dict[str, dict[str, Any]], feedback: Feedback, stale: StaleMetric
-) -> dict[str, dict[str, Any]]:
-    """For ``/debug/roles``: how far each role's Envoys are, what they refuse, and how old it may be."""
-    return {
-        role: {
-            **told,
-            "lastGoodSince": stale.written.get(role),
-            "refusals": [
-                {"text": str(refusal), "objects": sorted(map(str, refusal.sources))}
-                for refusal in feedback.refusals(role)
-            ],
-        }
-        for role, told in roles.items()
-    }

@@ -35,6 +35,7 @@ class Admin:
         self._metrics = metrics
         self._waiting: dict[str, str] = {"start": "starting"}
         self._pages: dict[str, Callable[[], object]] = {}
+        self._trees: dict[str, Callable[[str], object]] = {}
         self._runner: web.AppRunner | None = None
         self._gauge = metrics.gauge("ready", "1 when every part of the process is ready")
 
@@ -59,6 +60,10 @@ class Admin:
     def debug(self, path: str, page: Callable[[], object]) -> None:
         """Serve what *page* gives, or awaits to, as JSON at ``/debug/<path>``."""
         self._pages[path.removeprefix("/debug").strip("/")] = page
+
+    def debug_below(self, path: str, page: Callable[[str], object]) -> None:
+        """Serve what *page* makes of the rest of the path as JSON below ``/debug/<path>/``."""
+        self._trees[path] = page
 
     async def start(self, host: str, port: int) -> int:
         """Listen; the port is given back (of use when *port* is 0)."""
@@ -101,13 +106,18 @@ class Admin:
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _list_pages(self, request: web.Request) -> web.Response:
-        return as_json({"pages": [f"/debug/{path}" for path in sorted(self._pages)]})
+        pages = [*self._pages, *(f"{path}/…" for path in self._trees)]
+        return as_json({"pages": [f"/debug/{path}" for path in sorted(pages)]})
 
     async def _serve_page(self, request: web.Request) -> web.Response:
-        page = self._pages.get(request.match_info["page"].strip("/"))
-        if page is None:
+        path = request.match_info["page"].strip("/")
+        top, _, rest = path.partition("/")
+        if page := self._pages.get(path):
+            shown = page()
+        elif rest and (tree := self._trees.get(top)):
+            shown = tree(rest)
+        else:
             return as_json({"error": f"no page {request.path}; GET /debug lists them"}, 404)
-        shown = page()
         return as_json(await shown if inspect.isawaitable(shown) else shown)
 
     async def _get_level(self, request: web.Request) -> web.Response:

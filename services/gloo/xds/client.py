@@ -23,10 +23,11 @@ from services.gloo.xds import csds, transport, wire
 from services.gloo.xds.cache import Cache
 from services.gloo.xds.nack import normalise
 from services.gloo.xds.options import Options
-from services.gloo.xds.progress import Blame, missing, refused
+from services.gloo.xds.progress import Blame, concerned, missing, refused
 from services.gloo.xds.sessions import LimitExceeded, Outgoing, Session
 from services.gloo.xds.subscription import DeltaRequest, Node, Receipt, SotwRequest, Subscription, Verdict
 from services.gloo.xds.turns import Turn, Turns
+from shared.ref import Source
 
 log = logging.getLogger(__name__)
 
@@ -373,15 +374,17 @@ class Client:
             types=tuple(csds.observe(state, snapshot.of(state.type_url)) for state in states),
         )
 
-    def behind(self) -> dict[TypeUrl, int]:
-        """How many resources it should take and has not, by type; what it refused is left out, and what
-        is only kept for the traffic still on its way."""
+    def behind(self, source: Source | None = None) -> dict[TypeUrl, int]:
+        """How many resources (of an object, or all) it should take and has not, by type; what it refused is
+        left out, and what is only kept for the traffic still on its way."""
         snapshot, found = self._cache.get(self.role) or Snapshot(), {}
         for type_url, state in self.session.subscriptions.items():
             target = snapshot.of(type_url)
             names = missing(state, target, self.session.compare) - refused(state, target)
             if type_url == CLUSTER:
                 names -= self.session.retiring.keys()
+            if source is not None:
+                names = concerned(names, state, target, source)
             if names:
                 found[type_url] = len(names)
         return found

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from services.gloo.resources import Resources, TypeUrl
 from services.gloo.xds.subscription import Comparisons, Subscription, same
+from shared.ref import Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,12 @@ def refused(state: Subscription, target: Resources) -> set[str]:
         for name, refusal in state.refused.items()
         if (want := target.by_name.get(name)) is not None and want.digest == refusal.digest
     }
+
+
+def concerned(names: Iterable[str], state: Subscription, target: Resources, source: Source) -> set[str]:
+    """Those of *names* whose resource comes from *source*, or came from it before it went."""
+    either = ((name, target.by_name.get(name) or state.has(name)) for name in names)
+    return {name for name, resource in either if resource is not None and source in resource.sources}
 
 
 def sum_up(behind: Iterable[tuple[str, TypeUrl, int]], shown: int) -> list[dict[str, object]]:

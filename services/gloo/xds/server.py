@@ -31,6 +31,7 @@ from services.gloo.xds.transport import (
     receive_size,
 )
 from services.gloo.xds.wire import Frames
+from shared.ref import Source
 
 log = logging.getLogger(__name__)
 
@@ -170,21 +171,21 @@ class XdsServer:
     def streams(self) -> int:
         return len(self._clients)
 
-    def roles(self) -> dict[str, dict[str, Any]]:
-        """How far the clients of each role are, for ``GET /debug/roles``: short, however many they are."""
+    def roles(self, source: Source | None = None) -> dict[str, dict[str, Any]]:
+        """How far the clients of each role are, with one object or all; short, however many there are."""
         by_role: dict[str, list[Client]] = {role: [] for role in sorted(self._cache.roles())}
         for client in self._clients.values():
             if client.role:
                 by_role.setdefault(client.role, []).append(client)
-        return {role: self._role(role, clients) for role, clients in by_role.items()}
+        return {role: self._role(role, clients, source) for role, clients in by_role.items()}
 
-    def _role(self, role: str, clients: list[Client]) -> dict[str, Any]:
+    def _role(self, role: str, clients: list[Client], source: Source | None) -> dict[str, Any]:
         snapshot = self._cache.get(role)
         behind = [
             (client.node.id, type_url, count)
             for client in clients
             if client.node is not None
-            for type_url, count in client.behind().items()
+            for type_url, count in client.behind(source).items()
         ]
         return {
             "served": snapshot is not None,
