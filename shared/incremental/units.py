@@ -53,10 +53,12 @@ class Units(Generic[U, V]):
         themselves; *drop* are units that are no more.
         """
         differing = {unit for unit in drop if self._drop(unit)}
-        stale = set(put)
-        for key in changed:
-            stale |= self._readers.get(key, set())
+        stale = set(put) | self.readers(changed)
         return differing | {unit for unit in stale if self._refresh(unit, get)}
+
+    def readers(self, changed: Collection[Key]) -> set[U]:
+        """The units that looked at one of *changed*."""
+        return set[U]().union(*(self._readers.get(key, ()) for key in changed))
 
     def follow(self, kind: str, changed: Collection[Any], get: Callable[[Any], object]) -> set[U]:
         """``update`` for units that are the input keys of *kind*: a unit lives while its key has a value."""

@@ -146,13 +146,15 @@ class ChunkReader:
         self._kv = kv
         self._prefix = chunk_prefix(root, PROXY)
         self._held: dict[Ref, dict[str, Any]] = {}
+        self.read_bytes = 0
+        """How much was new in the last reading."""
 
     async def read(self, ref: Ref, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """The Proxy that *manifest* stands for; raises ``MissingChunk`` or ``InvalidResource``.
 
         A missing chunk is looked for again for a while: the manifest may have come from another server.
         """
-        held = self._held.get(ref, {})
+        held, self.read_bytes = self._held.get(ref, {}), 0
         lists, groups = await self._lists(manifest, held)
         members = await self._values(chain.from_iterable(lists.values()), held)
         self._held[ref] = groups | members
@@ -193,6 +195,7 @@ class ChunkReader:
         """What the chunks say, each *made* into what it is kept as; from *held* where that has it."""
         wanted = dict.fromkeys(entries)
         fresh = await self._bodies([entry for entry in wanted if entry not in held])
+        self.read_bytes += sum(map(len, fresh.values()))
         values = {entry: made(_loaded(entry, body)) for entry, body in fresh.items()}
         return {entry: held[entry] if entry in held else values[entry] for entry in wanted}
 

@@ -133,18 +133,22 @@ async def complete(stored: Stored, chunks: ChunkReader, previous: Stored | None 
     manifest = stored.document is not None and stored.kind is PROXY and is_manifest(stored.document)
     known = previous is not None and previous.message is not None and previous.same_spec(stored)
     if not manifest or known:
-        return await _decode(stored, previous, None)
+        return await _decode(stored, previous)
     try:
         whole = await chunks.read(stored.ref, stored.spec)
     except (MissingChunk, InvalidResource) as error:
         stored.report.error("", str(error))
         return stored
-    return await _decode(stored, previous, whole)
+    return await _decode(stored, previous, whole, new_bytes=chunks.read_bytes)
 
 
-async def _decode(stored: Stored, previous: Stored | None, whole: Mapping[str, Any] | None) -> Stored:
-    small = whole is None and len(stored.raw) <= LONG_BYTES
-    if small or (previous is not None and previous.message is not None):
+async def _decode(
+    stored: Stored, previous: Stored | None, whole: Mapping[str, Any] | None = None, *, new_bytes: int = 0
+) -> Stored:
+    """``with_message``, in a thread when there is much to decode that *previous* has no message of."""
+    known = previous is not None and previous.message is not None
+    much = new_bytes if known else len(stored.raw) if whole is None else LONG_BYTES + 1
+    if much <= LONG_BYTES:
         return with_message(stored, previous, whole)
     return await asyncio.to_thread(with_message, stored, previous, whole)
 

@@ -52,6 +52,9 @@ def _of_list(new: list[Any], old: list[Any], made: list[Any]) -> tuple[list[Any]
     if len(new) == len(old):
         before = zip(middle, old[head : len(old) - tail], made[head : len(made) - tail], strict=True)
         middle = [_of_member(member, was, message) for member, was, message in before]
+    else:  # the members that chunks hold are the very same objects, wherever they stand now
+        known = {id(was): message for was, message in zip(old, made, strict=True)}
+        middle = [known.get(id(member), member) for member in middle]
     return [*made[:head], *middle, *made[len(made) - tail :]], False
 
 

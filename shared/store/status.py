@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, Literal, TypeAlias
@@ -21,6 +21,7 @@ from shared.consul.operations import Cas, Delete, Op, Put
 from shared.errors import ConsulConflict, ConsulRefused, InvalidDocument
 from shared.ref import Ref
 from shared.report import Problem, Report
+from shared.runtime.breath import Breath
 from shared.store.keys import Kind, status_key, status_prefix
 from shared.store.kv import MOST_BYTES, MOST_VALUE_BYTES, Fence, KeyValues, batches, body_bytes
 from shared.store.objects import Stored, aside, read_value
@@ -214,7 +215,7 @@ class StatusWriter:
                 items = list(self._pending.values())
                 if not items or not self._leads():
                     return
-                prepared = [pair for item in items if (pair := await self._prepare(item)) is not None]
+                prepared = [pair async for pair in self._prepared(items)]
                 for group in batches(prepared):
                     if not await self._write(group):
                         return
@@ -222,6 +223,13 @@ class StatusWriter:
 
     def _leads(self) -> bool:
         return self._fence is None or self._fence() is not None
+
+    async def _prepared(self, items: Iterable[_Submission]) -> AsyncIterator[_Prepared]:
+        breath = Breath()
+        for item in items:
+            if (pair := await self._prepare(item)) is not None:
+                yield pair
+            await breath.take()
 
     async def _prepare(self, item: _Submission) -> _Prepared | None:
         """What is to be written for *item*; None when there is nothing to write, or not for this item."""

@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
 
 from shared.consul.blocking import DEFAULTS, PrefixChange, WatchOptions, WatchState, watch_prefix
 from shared.consul.kv import KV
@@ -18,6 +17,7 @@ from shared.consul.operations import Row
 from shared.errors import ConsulError
 from shared.ref import Ref
 from shared.runtime.backoff import Backoff
+from shared.runtime.breath import Breath
 from shared.store.chunks import ChunkReader
 from shared.store.keys import Kind, key, prefix
 from shared.store.kv import KeyValues
@@ -25,7 +25,6 @@ from shared.store.objects import Stored, aside, complete, read_value
 
 log = logging.getLogger(__name__)
 
-TURN_SECONDS: Final = 0.01
 """After this much decoding the rest of the process gets a turn."""
 
 
@@ -88,17 +87,14 @@ class ObjectTable:
     async def take(self, change: PrefixChange) -> ObjectsChange:
         """The change of objects that a change of rows amounts to."""
         touched = {stored.ref for at in change.gone if (stored := self._by_key.pop(at, None))}
-        clock = asyncio.get_running_loop().time
-        turn = clock()
+        breath = Breath()
         for row in change.changed:
             if (before := self._by_key.pop(row.key, None)) is not None:
                 touched.add(before.ref)
             if (stored := await self._decode(row, before)) is not None:
                 self._by_key[row.key] = stored
                 touched.add(stored.ref)
-            if clock() - turn > TURN_SECONDS:
-                await asyncio.sleep(0)
-                turn = clock()
+            await breath.take()
         put, gone = self._settle(touched)
         return ObjectsChange(kind=self._kind, put=put, gone=gone, index=change.index, initial=change.initial)
 

@@ -82,6 +82,23 @@ def test_a_member_that_comes_or_goes_leaves_its_neighbours() -> None:
     assert hosts_of(shrunk)[1] is hosts_of(message)[1]
 
 
+def test_members_between_new_ones_are_reused_when_they_are_the_same_objects() -> None:
+    kept = [host(name, "/1") for name in "bdf"]
+    old = proxy(*kept)
+    message = decoded(old)
+
+    grown = decoded(reuse(proxy(*(host(name, "/1") for name in "a"), *_between(kept)), old, message))
+
+    was = {each.name: each for each in hosts_of(message)}
+    assert [each.name for each in hosts_of(grown)] == ["a", "b", "c", "d", "e", "f", "g"]
+    assert all(each is was[each.name] for each in hosts_of(grown) if each.name in was)
+
+
+def _between(kept: list[Document]) -> list[Document]:
+    """Each host, and a new one after it."""
+    return [one for each in kept for one in (each, host(chr(ord(each["name"]) + 1), "/1"))]
+
+
 def test_the_old_message_stays_as_it_was() -> None:
     old, new = proxy(host("a", "/1")), proxy(host("a", "/2", metadata={"x": {"y": [1]}}))
     before = decoded(old)
