@@ -6,8 +6,6 @@ No I/O here: changes come from ``inputs``, snapshots go to the xDS cache, report
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from itertools import islice
@@ -24,10 +22,10 @@ from services.gloo.translator.sources import Reports
 from shared.incremental.units import Key, Units
 from shared.ref import Ref, Source
 from shared.report import Report
+from shared.runtime.breath import Breath
 from shared.store.keys import PROXY, UPSTREAM, UPSTREAM_GROUP, Kind
 from shared.store.objects import Stored
 
-TURN_SECONDS = 0.005
 UNITS_A_TURN = 8
 
 
@@ -72,7 +70,7 @@ class Pipeline:
             lambda ref, read: translate_group(self._read["UpstreamGroup", ref], read, policy)
         )
         self._undecodable: dict[Source, Report] = {}
-        self._turn = 0.0
+        self._breath = Breath()
 
     def found_in(self, ref: Ref) -> Reports:
         """What was found in a Proxy, by the object it belongs to."""
@@ -84,8 +82,7 @@ class Pipeline:
 
     async def apply(self, changes: Changes) -> Outcome:
         """Translate what changed, and nothing else."""
-        self._turn = time.monotonic()
-        outcome = Outcome()
+        self._breath, outcome = Breath(), Outcome()
         looked_at: set[Key] = set()
         put, drop = await self._take_upstreams(changes, looked_at, outcome)
         self._take_groups(changes, looked_at, outcome)
@@ -122,7 +119,7 @@ class Pipeline:
                 if made is not None:
                     put.append(made)
                 outcome.reported.add(stored.source)
-            await self._breathe()
+            await self._breath.take()
         for ref in changes.gone.get(UPSTREAM, ()):
             self._lose(UPSTREAM, ref, looked_at)
             drop.append(self.clusters.drop_upstream(ref))
@@ -160,15 +157,15 @@ class Pipeline:
         for ref in removed:
             self._lose(PROXY, ref, looked_at)
             lost += self.proxies.drop(ref)
-        build |= self.proxies.translate(looked_at, self._get, (), lost)
-        for turn in turns(units, UNITS_A_TURN):
-            build |= self.proxies.translate((), self._get, turn, ())
-            await self._breathe()
+        build |= self.proxies.translate(self._get, drop=lost)
+        for turn in turns({*units, *self.proxies.readers(looked_at)}, UNITS_A_TURN):
+            build |= self.proxies.translate(self._get, put=turn)
+            await self._breath.take()
         build -= removed
         for ref in build:
             self.proxies.build(ref)
             outcome.reported.add(Source("Proxy", ref))
-            await self._breathe()
+            await self._breath.take()
         return build, removed
 
     def _take(self, stored: Stored, looked_at: set[Key], outcome: Outcome) -> Any:
@@ -205,11 +202,6 @@ class Pipeline:
 
     def _selections(self) -> frozenset[ConsulSelection]:
         return frozenset().union(*(served.selections for served in self.proxies.served.values()))
-
-    async def _breathe(self) -> None:
-        if time.monotonic() - self._turn > TURN_SECONDS:
-            await asyncio.sleep(0)
-            self._turn = time.monotonic()
 
 
 def role_of(ref: Ref) -> str:

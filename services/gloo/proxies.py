@@ -102,15 +102,15 @@ class Proxies:
         self._forget(gone)
         return gone
 
+    def readers(self, looked_at: Collection[Key]) -> set[HostKey]:
+        """The units to translate again because of what they looked at."""
+        return self._units.readers(looked_at)
+
     def translate(
-        self,
-        looked_at: Collection[Key],
-        get: Callable[[Key], object],
-        put: Iterable[HostKey],
-        drop: Iterable[HostKey],
+        self, get: Callable[[Key], object], put: Iterable[HostKey] = (), drop: Iterable[HostKey] = ()
     ) -> set[Ref]:
         """Translate units; the Proxies to build again for what came of it."""
-        return {key[0] for key in self._units.update(looked_at, get, put=put, drop=drop)}
+        return {key[0] for key in self._units.update((), get, put=put, drop=drop)}
 
     def build(self, ref: Ref) -> ServedProxy:
         """Join the Proxy's hosts and listeners to what its Envoys get."""
