@@ -92,7 +92,7 @@ class Supervisor:
 
 
 def heed_cancellation() -> None:
-    """End here if the task was cancelled: a group of tasks that fails meanwhile tells of the failure alone."""
+    """End here if the task was cancelled: a group of tasks that fails meanwhile tells only of the failure."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError

@@ -590,6 +590,8 @@ async def test_route_tables_are_found_by_reference_and_by_label(site: Site, back
         {"matchers": [{"prefix": "/team"}], "delegateAction": selector},
     )
     await site.says("Accepted")
+    await site.reaches("/api/pets/1", "red")
+    await site.reaches("/team/users/1", "green")
 
     pets = await site.echo("/api/pets/1")
     assert (pets.backend, pets.path, pets.host) == ("red", "/api/pets/1", "from.parent")
