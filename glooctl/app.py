@@ -13,10 +13,23 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from glooctl.commands import add, check, completion, create, delete, edit, get, remove, route, version
+from glooctl.commands import (
+    add,
+    check,
+    completion,
+    create,
+    delete,
+    edit,
+    get,
+    proxy,
+    remove,
+    route,
+    version,
+    wait,
+)
 from glooctl.errors import CommandError
 
-COMMANDS = (get, add, remove, route, create, edit, delete, check, version, completion)
+COMMANDS = (get, add, remove, route, create, edit, delete, wait, proxy, check, version, completion)
 
 
 class Parser(argparse.ArgumentParser):

@@ -74,11 +74,13 @@ def address_from(options: Mapping[str, str | None], environ: Mapping[str, str] =
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A key, its raw value and the index it was last modified at (what a check-and-set needs)."""
+    """A key, its raw value, the index it was last modified at (what a check-and-set needs), and the session
+    that holds it."""
 
     key: str
     value: bytes
     index: int
+    session: str = ""
 
 
 class Consul:
@@ -87,10 +89,22 @@ class Consul:
     def __init__(self, address: Address) -> None:
         self.address = address
         self._connection: http.client.HTTPConnection | None = None
+        self._index = 0
 
     def get(self, key: str) -> Pair | None:
         status, body = self._call("GET", f"/v1/kv/{quote(key)}", {"consistent": ""})
         return None if status == 404 else _pair(json.loads(body)[0])
+
+    def changed(self, key: str, index: int, wait: float) -> int:
+        """Wait until *key* has moved on from *index* (0: until now), *wait* seconds at most; its new index.
+
+        The index is one for the next question, not the version of the value.
+        """
+        query = {"consistent": ""}
+        if index:
+            query |= {"index": str(index), "wait": f"{max(1, round(wait * 1000))}ms"}
+        self._call("GET", f"/v1/kv/{quote(key)}", query, patience=wait * 17 / 16)
+        return self._index if self._index >= index else 0
 
     def list(self, prefix: str) -> Sequence[Pair]:
         status, body = self._call("GET", f"/v1/kv/{quote(prefix)}", {"recurse": "", "consistent": ""})
@@ -113,7 +127,9 @@ class Consul:
         if self._connection is not None:
             self._connection.close()
 
-    def _call(self, method: str, path: str, query: Mapping[str, str], body: bytes = b"") -> tuple[int, bytes]:
+    def _call(
+        self, method: str, path: str, query: Mapping[str, str], body: bytes = b"", patience: float = 0.0
+    ) -> tuple[int, bytes]:
         if self.address.datacenter:
             query = {**query, "dc": self.address.datacenter}
         headers = {"X-Consul-Token": self.address.token} if self.address.token else {}
@@ -121,9 +137,13 @@ class Consul:
             headers["Authorization"] = "Basic " + base64.b64encode(self.address.basic_auth.encode()).decode()
         try:
             connection = self._connect()
+            if connection.sock is None:
+                connection.connect()
+            connection.sock.settimeout(TIMEOUT + patience)
             connection.request(method, f"{path}?{urlencode(query)}" if query else path, body, headers)
             answer = connection.getresponse()
             status, text = answer.status, answer.read()
+            self._index = int(answer.getheader("X-Consul-Index") or 0)
         except (OSError, http.client.HTTPException) as error:
             if len(body) > VALUE_LIMIT:  # Consul hangs up on one before it has read it
                 raise too_large(len(body)) from error
@@ -169,4 +189,4 @@ def _tls(address: Address) -> ssl.SSLContext:
 
 
 def _pair(row: Mapping[str, Any]) -> Pair:
-    return Pair(row["Key"], base64.b64decode(row["Value"] or ""), row["ModifyIndex"])
+    return Pair(row["Key"], base64.b64decode(row["Value"] or ""), row["ModifyIndex"], row.get("Session", ""))

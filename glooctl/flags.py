@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from glooctl import waiting
 from glooctl.consul import Consul, address_from
 from glooctl.errors import UsageError
-from glooctl.objects import Objects
+from glooctl.objects import Found, Objects
 from shared.ref import Ref
 from shared.store import keys
 from shared.store.keys import Kind
@@ -42,6 +43,38 @@ def add_consul_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--consul-scheme", metavar="SCHEME", help="http or https")
     group.add_argument("--consul-datacenter", metavar="DC")
     group.add_argument("--consul-token", metavar="TOKEN", help="default: CONSUL_HTTP_TOKEN")
+
+
+def add_admin_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--admin-address",
+        action="append",
+        default=[],
+        metavar="HOST:PORT",
+        help="a gloo to ask, may be given again; default: those that Consul lists",
+    )
+
+
+def add_wait_flags(parser: argparse.ArgumentParser) -> None:
+    """``--wait`` for commands that write an object: stay until it is accepted, or acknowledged."""
+    parser.add_argument(
+        "--wait",
+        nargs="?",
+        const="accepted",
+        choices=("accepted", "acked"),
+        help="stay until it is accepted (or acked: taken by every Envoy); exit 1 when it is not",
+    )
+    parser.add_argument("--timeout", default="30s", metavar="TIME", help="of --wait; default: 30s")
+    add_admin_flag(parser)
+
+
+def waited(objects: Objects, found: Found, options: argparse.Namespace) -> Found:
+    """The object that was written, after doing what ``--wait`` asks for, if it does."""
+    if not options.wait:
+        return found
+    timeout = waiting.seconds(options.timeout)
+    waiting.wait(objects, found.kind, found.ref, options.wait, timeout, options.admin_address)
+    return objects.get(found.kind, found.ref)
 
 
 def add_object_flags(parser: argparse.ArgumentParser, *, name: bool = True) -> None:

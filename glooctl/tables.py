@@ -20,9 +20,9 @@ UPSTREAM_TYPES = {
 }
 
 
-def draw(header: Row, rows: Iterable[Row]) -> str:
+def draw(header: Row, rows: Iterable[Row], width: int = WIDTH) -> str:
     """A table with ASCII borders: the header centred, cells to the left, long cells on several lines."""
-    lines = [line for row in rows for line in _wrapped(row)]
+    lines = [line for row in rows for line in _wrapped(row, width)]
     widths = [max(len(row[i]) for row in [header, *lines]) for i in range(len(header))]
     border = "+" + "+".join("-" * (width + 2) for width in widths) + "+"
     head = "|".join(f" {centred(cell, width)} " for cell, width in zip(header, widths, strict=True))
@@ -40,12 +40,12 @@ def centred(cell: str, width: int) -> str:
     return " " * left + cell.ljust(width - left)
 
 
-def _wrapped(row: Row) -> list[Row]:
+def _wrapped(row: Row, width: int) -> list[Row]:
     cells = [
         [
             part
             for line in cell.split("\n")
-            for part in (textwrap.wrap(line, WIDTH, break_long_words=False, break_on_hyphens=False) or [""])
+            for part in (textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""])
         ]
         for cell in row
     ]
@@ -62,6 +62,7 @@ def stacked(*columns: Sequence[str]) -> list[Row]:
 # -- status ---------------------------------------------------------------------------------------------
 
 _BADNESS = ("Accepted", "Pending", "Warning", "Rejected")
+_BY_NUMBER = ("Pending", "Accepted", "Rejected", "Warning")  # as Gloo 1.2.4 writes them
 
 
 def statuses(document: Document) -> list[Document]:
@@ -73,8 +74,14 @@ def statuses(document: Document) -> list[Document]:
 
 def state(document: Document) -> str:
     """The object's state in a word; the worst, where several controllers have spoken."""
-    states = [str(status.get("state") or "Pending") for status in statuses(document)]
+    states = [_word(status.get("state")) for status in statuses(document)]
     return max(states, key=_BADNESS.index, default="Pending") if set(states) <= set(_BADNESS) else states[0]
+
+
+def _word(state: object) -> str:
+    if isinstance(state, int) and 0 <= state < len(_BY_NUMBER):
+        return _BY_NUMBER[state]
+    return str(state or "Pending")
 
 
 def status_cell(document: Document) -> list[str]:
@@ -82,7 +89,7 @@ def status_cell(document: Document) -> list[str]:
     lines = [state(document)]
     for status in statuses(document):
         for name, part in sorted((status.get("subresourceStatuses") or {}).items()):
-            if (said := part.get("state") or "Pending") != "Accepted" and lines[0] == "Accepted":
+            if (said := _word(part.get("state"))) != "Accepted" and lines[0] == "Accepted":
                 reason = f": {part['reason']}" if part.get("reason") else ""
                 lines.append(f"{name} {said}{reason}")
     return lines

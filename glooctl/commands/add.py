@@ -22,6 +22,7 @@ def add_parser(commands: Any) -> None:
     flags.add_object_flags(route)
     flags.add_dry_run_flag(route)
     add_route_flags(route)
+    flags.add_wait_flags(route)
     route.set_defaults(run=run)
 
 
@@ -83,6 +84,7 @@ def run(options: argparse.Namespace) -> int:
             show(kind, [changed], "kube-yaml" if options.output == "table" else options.output)
             return 0
         written = objects.replace(found, changed) if found else objects.create(kind, changed)
+        written = flags.waited(objects, written, options)
     show(kind, [written.document], options.output)
     return 0
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-from glooctl import editing, flags, tables
+from glooctl import admin, editing, flags, tables
+from glooctl.errors import CommandError
 from glooctl.objects import Found, Objects
+from glooctl.replicas import SERVICES, Replica, replicas_of
 from shared.store import keys
 
-SERVICES = ("discovery", "gateway", "gloo")
+LED = ("gateway", "gloo")
 KINDS = (
     (keys.UPSTREAM, "upstreams"),
     (keys.UPSTREAM_GROUP, "upstream groups"),
@@ -40,37 +43,65 @@ def run(options: argparse.Namespace) -> int:
     """Check one thing after the other; each line says OK or what was found."""
     found: dict[str, list[str]] = {}
     with flags.objects_of(options) as objects:
-        for thing, problems in checks(objects, options.namespace):
+        running = replicas_of(objects)
+        for thing, problems in checks(objects, running, options.namespace):
             if thing in options.exclude:
                 continue
             listed = found[thing] = list(problems)
             if options.output == "table":
                 print(f"Checking {thing}... {'OK' if not listed else f'{len(listed)} Errors!'}", flush=True)
-                for problem in listed:
-                    print(f"  {problem}")
+                for line in [*(leaders(running) if thing == "services" else ()), *listed]:
+                    print(f"  {line}")
     bad = any(found.values())
     if options.output == "json":
-        print(json.dumps({"problems": found}, indent=2))
+        leading = {replica.service: replica.name for replica in running if replica.leads}
+        print(json.dumps({"problems": found, "leaders": leading}, indent=2))
     else:
         print("Problems detected!" if bad else "No problems detected.")
     return 1 if bad else 0
 
 
-def checks(objects: Objects, namespace: str) -> Iterator[tuple[str, Iterator[str]]]:
-    yield "services", missing_services(objects)
+def checks(
+    objects: Objects, running: Sequence[Replica], namespace: str
+) -> Iterator[tuple[str, Iterator[str]]]:
+    yield "services", missing_services(objects, running)
+    yield "snapshots", stale_snapshots(running)
     listed = {kind: objects.list(kind, namespace) for kind, _ in KINDS}
     upstreams = {(found.ref.namespace, found.ref.name) for found in objects.list(keys.UPSTREAM)}
     for kind, thing in KINDS:
         yield thing, object_problems(listed[kind], upstreams)
 
 
-def missing_services(objects: Objects) -> Iterator[str]:
+def missing_services(objects: Objects, running: Sequence[Replica]) -> Iterator[str]:
     """Services none of whose replicas holds a member key in Consul."""
-    prefix = f"{objects.root}/_members/"
-    alive = {pair.key.removeprefix(prefix).partition("/")[0] for pair in objects.consul.list(prefix)}
     for service in SERVICES:
-        if service not in alive:
-            yield f"{service} is not running: nothing in Consul under {prefix}{service}/"
+        if not any(replica.service == service for replica in running):
+            yield f"{service} is not running: nothing in Consul under {objects.root}/_members/{service}/"
+
+
+def leaders(running: Sequence[Replica]) -> Iterator[str]:
+    """Who writes, of the services where one does."""
+    for service in LED:
+        names = [replica for replica in running if replica.service == service]
+        if names:
+            leader = next((replica.name for replica in names if replica.leads), "nobody")
+            yield f"{service}: {leader} leads, {len(names)} running"
+
+
+def stale_snapshots(running: Sequence[Replica]) -> Iterator[str]:
+    """What a gloo serves from its disk since it started, Consul not being read yet; a gloo that cannot be
+    asked from here is passed over."""
+    for replica in running:
+        if replica.service != "gloo" or not replica.admin:
+            continue
+        try:
+            roles = admin.fetch(replica.admin, "/debug/roles", str(replica))["roles"]
+        except CommandError:
+            continue
+        for role, told in roles.items():
+            if since := told.get("lastGoodSince"):
+                when = datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds")
+                yield f"{replica} serves role {role} a snapshot of {when}, from before it started"
 
 
 def object_problems(listed: Sequence[Found], upstreams: set[tuple[str, str]]) -> Iterator[str]:

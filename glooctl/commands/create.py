@@ -11,7 +11,7 @@ from typing import Any
 from glooctl import editing, flags
 from glooctl.commands.add import words
 from glooctl.errors import CommandError, UsageError
-from glooctl.objects import Objects, validate
+from glooctl.objects import validate
 from glooctl.output import show
 from shared.codec import text
 from shared.errors import InvalidDocument
@@ -38,6 +38,7 @@ def add_parser(commands: Any) -> None:
     )
     flags.add_object_flags(parser, name=False)
     flags.add_dry_run_flag(parser)
+    flags.add_wait_flags(parser)
     parser.set_defaults(parser=parser, run=create_from_file)
     nested = parser.add_subparsers(title="what", metavar="KIND", parser_class=type(parser))
     add_virtual_service(nested)
@@ -57,6 +58,7 @@ def add_virtual_service(nested: Any) -> None:
     parser = leaf(nested, keys.VIRTUAL_SERVICE)
     flags.add_object_flags(parser)
     flags.add_dry_run_flag(parser)
+    flags.add_wait_flags(parser)
     parser.add_argument("--domains", type=words, default=["*"], metavar="A,B", help="default: *")
     parser.add_argument("--display-name", default="", help="default: the name")
     parser.set_defaults(run=create_virtual_service)
@@ -75,6 +77,7 @@ def add_upstream(nested: Any) -> None:
     for one, run in ((consul, create_consul_upstream), (static, create_static_upstream)):
         flags.add_object_flags(one)
         flags.add_dry_run_flag(one)
+        flags.add_wait_flags(one)
         one.set_defaults(run=run)
 
 
@@ -82,6 +85,7 @@ def add_upstream_group(nested: Any) -> None:
     parser = leaf(nested, keys.UPSTREAM_GROUP)
     flags.add_object_flags(parser)
     flags.add_dry_run_flag(parser)
+    flags.add_wait_flags(parser)
     parser.add_argument("--weighted-upstreams", type=words, required=True, metavar="NS.NAME=WEIGHT,…")
     parser.set_defaults(run=create_upstream_group)
 
@@ -120,7 +124,9 @@ def create(kind: Kind, document: Mapping[str, Any], options: argparse.Namespace)
         show(kind, [dict(document)], "kube-yaml" if options.output == "table" else options.output)
         return 0
     with flags.objects_of(options) as objects:
-        show(kind, [objects.create(kind, document).document], options.output)
+        written = objects.create(kind, document)
+        written = flags.waited(objects, written, options)
+    show(kind, [written.document], options.output)
     return 0
 
 
@@ -136,16 +142,12 @@ def create_from_file(options: argparse.Namespace) -> int:
             show(kind, [document], "kube-yaml" if options.output == "table" else options.output)
         return 0
     with flags.objects_of(options) as objects:
-        for kind, document in documents:
-            show(kind, [created(objects, kind, document)], options.output)
+        written = [objects.create(kind, document) for kind, document in documents]
+        for found in written:
+            if found.kind in flags.KIND_WORDS:
+                found = flags.waited(objects, found, options)
+            show(found.kind, [found.document], options.output)
     return 0
-
-
-def created(objects: Objects, kind: Kind, document: dict[str, Any]) -> dict[str, Any]:
-    if kind not in flags.KIND_WORDS:
-        objects.create(kind, document)
-        return document
-    return objects.create(kind, document).document
 
 
 def read(name: str) -> bytes:

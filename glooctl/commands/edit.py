@@ -39,6 +39,7 @@ def add_parser(commands: Any) -> None:
             parser.add_argument("--ssl-remove", action="store_true", help="serve without TLS")
             sni = "--ssl-sni-domains" if kind == keys.VIRTUAL_SERVICE else "--ssl-sni"
             parser.add_argument(sni, dest="ssl_sni", type=words, default=[], metavar="DOMAIN")
+        flags.add_wait_flags(parser)
         parser.set_defaults(run=lambda options, kind=kind: run(kind, options))
 
 
@@ -51,6 +52,7 @@ def run(kind: Kind, options: argparse.Namespace) -> int:
                 f"not {options.resource_version}; read it again"
             )
         written = by_flags(objects, found, options) if has_ssl_flags(options) else in_editor(objects, found)
+        written = written and flags.waited(objects, written, options)
     if written is None:
         print("nothing changed", file=sys.stderr)
         return 0

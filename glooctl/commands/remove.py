@@ -20,6 +20,7 @@ def add_parser(commands: Any) -> None:
     flags.add_object_flags(route)
     route.add_argument("-x", "--index", type=int, default=0, help="which route, from 0; default 0")
     route.add_argument("--from-route-table", action="store_true", help="NAME is a RouteTable")
+    flags.add_wait_flags(route)
     route.set_defaults(run=run)
 
 
@@ -28,5 +29,6 @@ def run(options: argparse.Namespace) -> int:
     with flags.objects_of(options) as objects:
         found = objects.get(kind, flags.ref_of(options))
         written = objects.replace(found, editing.remove_route(found.document, options.index))
+        written = flags.waited(objects, written, options)
     show(kind, [written.document], options.output)
     return 0

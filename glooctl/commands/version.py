@@ -10,6 +10,7 @@ from typing import Any
 
 from glooctl import flags, tables
 from glooctl.errors import CommandError
+from glooctl.replicas import Replica, replicas_of
 
 
 def add_parser(commands: Any) -> None:
@@ -24,20 +25,29 @@ def run(options: argparse.Namespace) -> int:
     client = client_version()
     try:
         with flags.objects_of(options) as objects:
-            prefix = f"{objects.root}/_members/"
-            members = sorted(pair.key.removeprefix(prefix) for pair in objects.consul.list(prefix))
+            members = replicas_of(objects)
     except CommandError:
         members = []
     if options.output == "table":
-        rows = [["Client", client], *(["Server", member] for member in members)]
-        print(tables.draw(["PART", "VERSION OR NAME"], rows))
+        rows = [["glooctl", "", client, ""]]
+        rows += [[one.service, one.name, one.version or "undefined", one.started] for one in members]
+        print(tables.draw(["PART", "NAME", "VERSION", "STARTED"], rows))
         return 0
     print(f"Client: {json.dumps({'version': client}, separators=(',', ':'))}")
     if members:
-        print(f"Server: {json.dumps({'members': members}, separators=(',', ':'))}")
+        print(f"Server: {json.dumps({'members': [shown(one) for one in members]}, separators=(',', ':'))}")
     else:
         print("Server: version undefined, could not find any of the services running")
     return 0
+
+
+def shown(replica: Replica) -> dict[str, str]:
+    return {
+        "service": replica.service,
+        "name": replica.name,
+        "version": replica.version or "undefined",
+        "started": replica.started,
+    }
 
 
 def client_version() -> str:
