@@ -22,11 +22,13 @@ from services.gloo.feedback import Feedback
 from services.gloo.last_good import LastGood
 from services.gloo.metrics import StaleMetric, XdsMetrics, show_snapshots
 from services.gloo.pages import progress_page, roles_page, snapshot_page
+from services.gloo.parts import WHOLE
 from services.gloo.pipeline import Changes, Outcome, Pipeline, proxy_of, role_of
 from services.gloo.plugin import Policy
 from services.gloo.serving import Serving
 from services.gloo.statuses import object_status, proxy_status
 from services.gloo.xds.cache import Cache
+from services.gloo.xds.options import Options
 from services.gloo.xds.server import XdsServer
 from shared.consul.blocking import WatchState
 from shared.consul.client import Consul, ConsulConfig
@@ -74,16 +76,16 @@ def main() -> int:
 async def serve(context: Context) -> None:
     """Serve xDS until told to stop; sessions come and go with the settings."""
     cache = Cache()
+    roles: asyncio.Queue[str] = asyncio.Queue()
+    feedback = Feedback(roles.put_nowait, cache, retry=Options.of(context.settings.value).refusal_retry)
     kept = LastGood(context.options.state_dir) if context.options.state_dir else None
     stale = StaleMetric(context.metrics)
     for role, snapshot, written in kept.load() if kept else ():
-        cache.set(role, snapshot)
+        feedback.restore(role, snapshot, ())
         stale.since(role, written)
         log.warning(
             "serving the last good snapshot until Consul was read", extra={"role": role, "written": written}
         )
-    roles: asyncio.Queue[str] = asyncio.Queue()
-    feedback = Feedback(roles.put_nowait)
     served = XdsMetrics(context.metrics)
     serving = Serving(context.settings.value, cache, feedback, served.measure)
     await serving.start(context.tasks)
@@ -103,6 +105,7 @@ async def serve(context: Context) -> None:
         run_session = partial(run_sessions, context, settings, cache, feedback, roles, kept, stale, server)
         session = context.tasks.start("session", run_session)
 
+    context.tasks.start("quarantine", feedback.run)
     if kept is not None:
         context.tasks.start("last good", kept.run)
     begin(context.settings.value)
@@ -157,7 +160,8 @@ class Session:
         everywhere = not watched or bool(watched & {"", "*"})
         self._namespaces = set() if everywhere else watched | {self._namespace}
         self._endpoints = ConsulEndpoints(consul, EndpointOptions.of(settings))
-        self._pipeline = Pipeline(self._endpoints.table, Policy.of(settings))
+        self._pipeline = Pipeline(self._endpoints.table, Policy.of(settings), stand_ins=feedback.stand_ins)
+        feedback.trace = self._pipeline.trace
         self._changes = Changes()
         self._news = asyncio.Event()
         self._watches = {kind.name: WatchState(kind.name) for kind in KINDS}
@@ -290,10 +294,7 @@ class Session:
 
     async def _publish(self, outcome: Outcome) -> None:
         for role, snapshot in outcome.snapshots.items():
-            if snapshot is None:
-                self._cache.remove(role)
-            else:
-                self._cache.set(role, snapshot)
+            self._feedback.publish(role, snapshot)
             self._stale.over(role)
             self._keep(role)
         await self._speak(outcome.reported)
@@ -302,7 +303,7 @@ class Session:
         """Have what is served kept on disk, as long as no Envoy refuses part of it."""
         if self._kept is None:
             return
-        if self._feedback.refusals(role):
+        if not self._feedback.good(role):
             self._kept.withhold(role)
         elif proxy_of(role) in self._pipeline.proxies.served or self._cache.get(role) is None:
             self._kept.keep(role, self._cache.get(role))
@@ -310,6 +311,7 @@ class Session:
     async def _follow_refusals(self) -> None:
         while True:
             role = await self._roles.get()
+            self._news.set()  # what stands in for something held may need clusters of its own
             self._keep(role)
             refused = {source for each in self._feedback.refusals(role) for source in each.sources}
             upstreams = {source for source in self._pipeline.reports if source.kind == "Upstream"}
@@ -332,9 +334,10 @@ class Session:
 
     def _status_of(self, source: Source, about: str) -> dict[str, Any] | None:
         if source.kind == "Proxy":
-            found = self._pipeline.found_in(source.ref)
             refusals = self._feedback.refusals(role_of(source.ref))
-            return proxy_status(found, refusals, source, about) if found else None
+            found = self._pipeline.found_in(source.ref, refusals)
+            others = [refusal for refusal in refusals if refusal.part == WHOLE]
+            return proxy_status(found, others, source, about) if found else None
         report = self._pipeline.reports.get(source)
         if report is None:
             return None

@@ -1,14 +1,36 @@
-"""What Envoys answer: which refuse what, in their own words, until they accept something else."""
+"""What Envoys answer, and what they are served for it.
+
+Who refuses what is kept in Envoy's own words until the same Envoy accepts something else. The quarantine
+decides what is held back for that; its stand-ins go to the cache at once, its words into statuses.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from services.gloo.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Resource, TypeUrl
+from services.gloo.parts import WHOLE
+from services.gloo.quarantine import RETRY_SECONDS, Blame, Held, Place, Quarantine
+from services.gloo.resources import (
+    CLUSTER,
+    ENDPOINTS,
+    LISTENER,
+    ROUTES,
+    SECRET,
+    Resource,
+    Snapshot,
+    TypeUrl,
+)
 from services.gloo.translator.sources import Reports
+from services.gloo.xds.cache import Cache
 from shared.ref import Source
 from shared.report import Report
+
+log = logging.getLogger(__name__)
 
 WORDS = {
     CLUSTER: "cluster",
@@ -21,7 +43,10 @@ WORDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """One resource that one Envoy would not take; ``node`` is that Envoy's id."""
+    """What one Envoy would not take: a resource, or a *part* of one; ``node`` is that Envoy's id.
+
+    With *held* it is the quarantine's, which says what stands in for it.
+    """
 
     role: str
     node: str
@@ -29,18 +54,85 @@ class Refusal:
     name: str
     text: str
     sources: frozenset[Source]
+    part: str = WHOLE
+    held: Held | None = None
 
     def __str__(self) -> str:
-        return f"Envoy {self.node} refused {WORDS.get(self.type_url, 'resource')} {self.name}: {self.text}"
+        what = f"{WORDS.get(self.type_url, 'resource')} {self.name}"
+        if self.part != WHOLE:
+            what = f"virtual host {self.part} of {what}"
+        if self.held is not None:
+            what += ", not served" if self.held.good is None else ", served in its last good version"
+        return f"Envoy {self.node} refused {what}: {self.text}"
 
 
 class Feedback:
-    """The observer of the xDS server; *notify* is called with a role whose refusals differ."""
+    """The observer of the xDS server, between translation and the cache; *notify* is called with a role whose
+    refusals differ. ``run`` gives the quarantine its time."""
 
-    def __init__(self, notify: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        notify: Callable[[str], None],
+        cache: Cache,
+        *,
+        retry: float = RETRY_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.trace: Callable[[Held], frozenset[Source]] = lambda held: held.sources
         self._notify = notify
+        self._cache = cache
+        self._clock = clock
+        self._quarantine = Quarantine(retry=retry)
         self._nodes: dict[str, tuple[str, str]] = {}
         self._refusals: dict[str, dict[tuple[TypeUrl, str], Refusal]] = {}
+        self._held: dict[str, list[Held]] = {}
+        self._moved = asyncio.Event()
+
+    # --- what is served -----------------------------------------------------------------------------------
+
+    def publish(self, role: str, snapshot: Snapshot | None) -> None:
+        """Serve what translation made, but for what is held back; None: the role is no more."""
+        if snapshot is None:
+            self._quarantine.forget(role)
+            self._cache.remove(role)
+            self._held.pop(role, None)
+            return
+        self._quarantine.want(role, snapshot)
+        self._serve(role)
+
+    def restore(self, role: str, snapshot: Snapshot, held: Iterable[Held]) -> None:
+        """Serve what was served before a restart."""
+        self._quarantine.restore(role, snapshot, held)
+        self._held[role] = self._quarantine.held(role)
+        self._cache.set(role, snapshot)
+
+    async def run(self) -> None:
+        while True:
+            self._moved.clear()
+            wait = self._quarantine.wake_at() - self._clock()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait if wait < float("inf") else None):
+                    await self._moved.wait()
+            for role in self._quarantine.tick(self._clock()):
+                self._serve(role)
+
+    def _serve(self, role: str) -> None:
+        if (served := self._quarantine.served(role)) is not None:
+            self._cache.set(role, served)
+        before, held = self._held.get(role, []), self._quarantine.held(role)
+        if before == held:
+            return
+        self._held[role] = held
+        for each in held:
+            if each not in before:
+                log.warning(
+                    "an Envoy refused a part of its configuration, which is held back",
+                    extra={"role": role, "refusal": str(self._refusal(each))},
+                )
+        self._notify(role)
+        self._moved.set()
+
+    # --- what is said of it -------------------------------------------------------------------------------
 
     def refusals(self, role: str) -> list[Refusal]:
         """What the Envoys of *role* refuse now; one resource refused by several stands there once."""
@@ -49,22 +141,64 @@ class Feedback:
             for client in sorted(self._refusals)
             for refusal in self._refusals[client].values()
             if refusal.role == role
+            and not self._quarantine.handles(Place(role, refusal.type_url, refusal.name))
         }
-        return [found[key] for key in sorted(found)]
+        told = [found[key] for key in sorted(found)]
+        return [*map(self._refusal, self._held.get(role, ())), *told]
+
+    def held(self, role: str) -> list[Held]:
+        return self._held.get(role, [])
+
+    def stand_ins(self) -> list[bytes]:
+        """The virtual hosts that stand in for others."""
+        held = [each for role in self._held.values() for each in role if each.place.type_url == ROUTES]
+        return [each.good for each in held if each.good and each.part != WHOLE]
+
+    def good(self, role: str) -> bool:
+        """Whether no Envoy refuses what is served now."""
+        told = self.refusals(role)
+        return not self._quarantine.searching(role) and all(each.held is not None for each in told)
+
+    def _refusal(self, held: Held) -> Refusal:
+        return Refusal(
+            role=held.place.role,
+            node=held.blame.node,
+            type_url=held.place.type_url,
+            name=held.place.name,
+            text=held.blame.text,
+            sources=self.trace(held),
+            part=held.part,
+            held=held,
+        )
+
+    # --- what Envoys say ----------------------------------------------------------------------------------
 
     def connected(self, client: str, role: str, node: str) -> None:
         self._nodes[client] = (role, node)
+        self._quarantine.connected(client)
 
     def disconnected(self, client: str) -> None:
         self._nodes.pop(client, None)
+        self._quarantine.disconnected(client)
+        self._moved.set()
         self._tell(self._refusals.pop(client, {}).values())
 
-    def acked(self, client: str, role: str, type_url: TypeUrl, version: str, names: frozenset[str]) -> None:
-        refused = self._refusals.get(client)
-        if not refused:
-            return
-        mended = [refused.pop((type_url, name)) for name in names if (type_url, name) in refused]
-        self._tell(mended)
+    def acked(
+        self,
+        client: str,
+        role: str,
+        type_url: TypeUrl,
+        version: str,
+        resources: tuple[Resource, ...],
+        removed: tuple[str, ...],
+    ) -> None:
+        moved = self._quarantine.accepted(client, role, type_url, resources, self._clock())
+        if refused := self._refusals.get(client):
+            names = (*(each.name for each in resources), *removed)
+            ended = [refused.pop((type_url, name)) for name in names if (type_url, name) in refused]
+            self._tell(ended)
+        if moved:
+            self._serve(role)
 
     def nacked(
         self,
@@ -76,8 +210,11 @@ class Feedback:
         message: str,
     ) -> None:
         node = self._nodes.get(client, ("", client))[1]
+        blame = Blame(client=client, node=node, text=message)
         refused = self._refusals.setdefault(client, {})
+        moved = False
         for resource in resources:
+            place = Place(role, type_url, resource.name)
             refused[type_url, resource.name] = Refusal(
                 role=role,
                 node=node,
@@ -86,6 +223,10 @@ class Feedback:
                 text=message,
                 sources=resource.sources,
             )
+            moved |= self._quarantine.refused(place, blame, resource, self._clock())
+        if moved:
+            self._moved.set()
+            self._serve(role)
         self._notify(role)
 
     def _tell(self, ended: Iterable[Refusal]) -> None:

@@ -6,19 +6,24 @@ No I/O here: changes come from ``inputs``, snapshots go to the xDS cache, report
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from protos import gloo
 from services.gloo.clusters import Clusters, Instances
+from services.gloo.feedback import Refusal, copy_of
+from services.gloo.parts import WHOLE
 from services.gloo.plugin import Policy
 from services.gloo.proxies import HostKey, Proxies
+from services.gloo.quarantine import Held
 from services.gloo.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, Resource, Snapshot
-from services.gloo.translator.consul import ConsulSelection
+from services.gloo.translator.consul import ConsulSelection, destination_cluster_name
 from services.gloo.translator.destination import translate_group
+from services.gloo.translator.proxy import merge_reports
 from services.gloo.translator.sources import Reports
+from services.gloo.xds.wire import mentions
 from shared.incremental.units import Key, Units
 from shared.ref import Ref, Source
 from shared.report import Report
@@ -27,6 +32,7 @@ from shared.store.keys import PROXY, UPSTREAM, UPSTREAM_GROUP, Kind
 from shared.store.objects import Stored
 
 UNITS_A_TURN = 8
+MOST_KNOWN = 10_000  # selections that are remembered at most
 
 
 @dataclass(slots=True)
@@ -60,8 +66,13 @@ class Outcome:
 class Pipeline:
     """The state of translation; ``apply`` moves it."""
 
-    def __init__(self, instances: Instances, policy: Policy) -> None:
+    def __init__(
+        self, instances: Instances, policy: Policy, *, stand_ins: Callable[[], Iterable[bytes]] = tuple
+    ) -> None:
+        """*stand_ins* are virtual hosts served in place of newer ones; what they forward to is kept up."""
         self.clusters = Clusters(instances, policy)
+        self._stand_ins = stand_ins
+        self._known: dict[str, ConsulSelection] = {}  # those wanted so far, by cluster
         self.proxies = Proxies(policy)
         self.reports: dict[Source, Report] = {}
         self._policy = policy
@@ -72,13 +83,25 @@ class Pipeline:
         self._undecodable: dict[Source, Report] = {}
         self._breath = Breath()
 
-    def found_in(self, ref: Ref) -> Reports:
-        """What was found in a Proxy, by the object it belongs to."""
+    def found_in(self, ref: Ref, refusals: Iterable[Refusal] = ()) -> Reports:
+        """What was found in a Proxy and what Envoys say of its virtual hosts, by the object it belongs to."""
         served = self.proxies.served.get(ref)
         found: Reports = dict(served.reports) if served else {}
+        for refusal in refusals:
+            if served and refusal.held is not None and refusal.part != WHOLE:
+                told = self._told(refusal.held, str(refusal))
+                found |= {source: copy_of(found.get(source)) for source in told}
+                merge_reports(found, told)
         if broken := self._undecodable.get(Source("Proxy", ref)):
             found[Source("Proxy", ref)] = broken
         return found
+
+    def trace(self, held: Held) -> frozenset[Source]:
+        """The objects that must change for something held to be tried again."""
+        if held.place.type_url != ROUTES:
+            return held.sources
+        told = self._told(held, held.blame.text)
+        return frozenset(source for source, report in told.items() if report.errors)
 
     async def apply(self, changes: Changes) -> Outcome:
         """Translate what changed, and nothing else."""
@@ -200,8 +223,24 @@ class Pipeline:
     def _get(self, key: Any) -> object:
         return self._read.get(key)
 
+    def _told(self, held: Held, text: str) -> Reports:
+        place = held.place
+        return self.proxies.refused(proxy_of(place.role), place.name, held.part, text, held.good)
+
     def _selections(self) -> frozenset[ConsulSelection]:
-        return frozenset().union(*(served.selections for served in self.proxies.served.values()))
+        """What is wanted, and what only stand-ins want still."""
+        wanted = frozenset[ConsulSelection]().union(*(one.selections for one in self.proxies.served.values()))
+        for selection in wanted:
+            self._known[destination_cluster_name(selection)] = selection
+        bodies = list(self._stand_ins())
+        kept = [
+            selection
+            for name, selection in self._known.items()
+            if bodies and any(mentions(body, [name.encode()]) for body in bodies)
+        ]
+        if len(self._known) > MOST_KNOWN:
+            self._known = {destination_cluster_name(each): each for each in wanted.union(kept)}
+        return wanted.union(kept)
 
 
 def role_of(ref: Ref) -> str:

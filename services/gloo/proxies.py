@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from protos import gloo
+from services.gloo.parts import WHOLE
 from services.gloo.plugin import Policy
 from services.gloo.resources import EMPTY, Resource, Resources
 from services.gloo.sanitize import choose_host, choose_resource, fallback_resources, has_errors
@@ -18,7 +19,7 @@ from services.gloo.translator.consul import ConsulSelection
 from services.gloo.translator.listener import listener_conflicts, translate_listener
 from services.gloo.translator.names import route_configuration_name
 from services.gloo.translator.proxy import check_proxy, max_body, merge_reports
-from services.gloo.translator.sources import Reports
+from services.gloo.translator.sources import Reports, attribute, origins_of
 from services.gloo.translator.virtual_host import (
     TranslatedHost,
     find_conflicts,
@@ -111,6 +112,21 @@ class Proxies:
     ) -> set[Ref]:
         """Translate units; the Proxies to build again for what came of it."""
         return {key[0] for key in self._units.update((), get, put=put, drop=drop)}
+
+    def refused(self, ref: Ref, routes: str, part: str, text: str, good: bytes | None) -> Reports:
+        """An Envoy's refusal of a part of a route configuration, handed to the objects it is made of."""
+        for given in self._proxies[ref].listeners if ref in self._proxies else ():
+            if route_configuration_name(given.name) != routes:
+                continue
+            if part == WHOLE:
+                reports, report = Reports(), Report()
+                report.error("", text)
+                attribute(report, origins_of(given), reports)
+                return reports
+            for key in _keys(ref, given):
+                if (host := self._units.values.get(key)) is not None and host.name == part:
+                    return host.refused(text, good)
+        return {}
 
     def build(self, ref: Ref) -> ServedProxy:
         """Join the Proxy's hosts and listeners to what its Envoys get."""

@@ -72,6 +72,22 @@ class TranslatedHost:
         attribute(report, self.owners, reports)
         return reports
 
+    def refused(self, text: str, good: bytes | None) -> Reports:
+        """An Envoy's refusal of this host, for which *good* stands in: handed to the object of the one route
+        that is new in it, else to those of the whole host."""
+        new = [
+            (i, each)
+            for (i, _), each in self.served.items()
+            if good and any(length_delimited(ROUTES_FIELD, one) not in good for one in each.encoded)
+        ]
+        if len(new) != 1:
+            return self.report_of(text)
+        ((i, changed),) = new
+        report, reports = Report(), Reports()
+        report.error("", text)
+        attribute(report, route_origins(changed.origins, self.owners, i), reports)
+        return reports
+
 
 def translate_virtual_host(
     host: gloo.VirtualHost,

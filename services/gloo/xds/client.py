@@ -46,7 +46,13 @@ class Observer(Protocol):
     def disconnected(self, client: str) -> None: ...
 
     def acked(
-        self, client: str, role: str, type_url: TypeUrl, version: str, names: frozenset[str]
+        self,
+        client: str,
+        role: str,
+        type_url: TypeUrl,
+        version: str,
+        resources: tuple[Resource, ...],
+        removed: tuple[str, ...],
     ) -> None: ...
 
     def nacked(
@@ -308,7 +314,8 @@ class Client:
         seconds = now - flight.at
         if receipt.verdict is Verdict.ACKED:
             self._measure("acked", type_url, seconds)
-            self._observer.acked(self.id, self.role, type_url, flight.target, flight.names)
+            taken, removed = flight.changed, flight.removed
+            self._observer.acked(self.id, self.role, type_url, flight.target, taken, removed)
             return
         message = normalise(receipt.message)
         sources = {source for resource in receipt.guilty for source in resource.sources}

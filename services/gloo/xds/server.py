@@ -57,7 +57,13 @@ class Silent:
     def disconnected(self, client: str) -> None: ...
 
     def acked(
-        self, client: str, role: str, type_url: TypeUrl, version: str, names: frozenset[str]
+        self,
+        client: str,
+        role: str,
+        type_url: TypeUrl,
+        version: str,
+        resources: tuple[Resource, ...],
+        removed: tuple[str, ...],
     ) -> None: ...
 
     def nacked(

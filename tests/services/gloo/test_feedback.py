@@ -6,6 +6,7 @@ from services.gloo.feedback import Feedback, add_refusals
 from services.gloo.resources import CLUSTER, ROUTES, resource
 from services.gloo.statuses import proxy_status
 from services.gloo.translator.sources import Reports
+from services.gloo.xds.cache import Cache
 from shared.ref import Ref, Source
 from shared.report import Report
 
@@ -16,7 +17,7 @@ UPSTREAM = Source("Upstream", Ref("gloo-system", "web"))
 
 def refusing() -> tuple[Feedback, list[str]]:
     told: list[str] = []
-    feedback = Feedback(told.append)
+    feedback = Feedback(told.append, Cache())
     feedback.connected("1", ROLE, "envoy-1")
     feedback.nacked("1", ROLE, CLUSTER, "v1", (resource("web", b"x", [UPSTREAM]),), "no such policy")
     return feedback, told
@@ -27,9 +28,9 @@ def test_a_refusal_stands_until_that_client_takes_the_resource() -> None:
 
     (refusal,) = feedback.refusals(ROLE)
     assert str(refusal) == "Envoy envoy-1 refused cluster web: no such policy"
-    feedback.acked("1", ROLE, CLUSTER, "v2", frozenset({"other"}))
+    feedback.acked("1", ROLE, CLUSTER, "v2", (resource("other", b"x"),), ())
     assert feedback.refusals(ROLE)
-    feedback.acked("1", ROLE, CLUSTER, "v2", frozenset({"web"}))
+    feedback.acked("1", ROLE, CLUSTER, "v2", (resource("web", b"y"),), ())
     assert feedback.refusals(ROLE) == []
     assert told == [ROLE, ROLE]
 

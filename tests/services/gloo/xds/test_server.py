@@ -155,8 +155,16 @@ class Journal:
     def disconnected(self, client: str) -> None:
         self.lines.append(("disconnected",))
 
-    def acked(self, client: str, role: str, type_url: TypeUrl, version: str, names: frozenset[str]) -> None:
-        self.lines.append(("acked", role, type_url, version, names))
+    def acked(
+        self,
+        client: str,
+        role: str,
+        type_url: TypeUrl,
+        version: str,
+        resources: tuple[Resource, ...],
+        removed: tuple[str, ...],
+    ) -> None:
+        self.lines.append(("acked", role, type_url, version, frozenset(each.name for each in resources)))
 
     def nacked(
         self,

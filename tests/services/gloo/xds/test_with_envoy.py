@@ -46,7 +46,15 @@ class Watch:
     def disconnected(self, client: str) -> None:
         self.streams -= 1
 
-    def acked(self, client: str, role: str, type_url: TypeUrl, version: str, names: frozenset[str]) -> None:
+    def acked(
+        self,
+        client: str,
+        role: str,
+        type_url: TypeUrl,
+        version: str,
+        resources: tuple[Resource, ...],
+        removed: tuple[str, ...],
+    ) -> None:
         self.acked_versions.add((type_url, version))
 
     def nacked(
