@@ -93,8 +93,10 @@ async def connected(stack: Stack) -> bool:
 async def envoy_counts(stack: Stack) -> dict[str, int]:
     """How often Envoy has added, changed or removed a cluster or listener, or drained one."""
     stats = json.loads(await stack.envoy("/stats?format=json&filter=cluster_manager|listener_manager"))
-    words = ("cluster_added", "cluster_modified", "cluster_removed", "listener_added", "listener_modified")
-    words += ("listener_removed", "total_listeners_draining")
+    words = (
+        *("cluster_added", "cluster_modified", "cluster_removed", "listener_added", "listener_modified"),
+        *("listener_removed", "total_listeners_draining"),
+    )
     return {
         stat["name"]: stat["value"] for stat in stats["stats"] if str(stat.get("name", "")).endswith(words)
     }
@@ -127,7 +129,7 @@ async def test_new_settings_come_in_force_while_requests_flow(stack: Stack) -> N
         broken = virtual_service(to_upstream("/", "nowhere"), domains=["broken.example.com"])
         await stack.put("VirtualService", "broken", broken)
         await stack.answers("/", 503, host="broken.example.com")
-        policy = {"replaceInvalidRoutes": True, "invalidRouteResponseCode": 418}
+        policy: dict[str, Any] = {"replaceInvalidRoutes": True, "invalidRouteResponseCode": 418}
         policy["invalidRouteResponseBody"] = "soon"
         xds = {"xdsBindAddr": f"127.0.0.1:{stack.xds_port}"}
 
@@ -310,7 +312,7 @@ async def test_another_gloo_takes_over_when_the_leader_is_killed(stack: Stack, t
         assert (await stack.debug("gloo", "gloo"))["leading"] is True
 
         await stack.kill_process("gloo")
-        broken = {"static": {"hosts": []}}
+        broken: dict[str, Any] = {"static": {"hosts": []}}
         await stack.put("Upstream", "broken", broken)
 
         await stack.status_is("Rejected", "Upstream", "broken", saying="at least one host", within=60.0)
