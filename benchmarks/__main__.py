@@ -7,9 +7,9 @@ import asyncio
 import os
 import subprocess
 
-from benchmarks import idle, propagation
+from benchmarks import fanout, idle, propagation
 
-BENCHMARKS = {"propagation": propagation.main, "idle": idle.main}
+BENCHMARKS = {"propagation": propagation.main, "idle": idle.main, "fanout": fanout.main}
 
 
 def main() -> None:
