@@ -6,14 +6,15 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.support.stack import Answer, Stack, direct, key, to_upstream, virtual_service
+from tests.support import traffic
+from tests.support.stack import Stack, direct, key, to_upstream, virtual_service
+from tests.support.traffic import Traffic
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.e2e
@@ -21,24 +22,9 @@ pytestmark = pytest.mark.e2e
 SOON = 2.0  # seconds; one on a quiet machine
 
 
-@asynccontextmanager
-async def undisturbed(stack: Stack, host: str = "good.example.com") -> AsyncIterator[None]:
+def undisturbed(stack: Stack, host: str = "good.example.com") -> AbstractAsyncContextManager[Traffic]:
     """Requests to a good route run all the while, and none of them may fail."""
-    answers: list[Answer] = []
-
-    async def ask() -> None:
-        while True:
-            answers.append(await stack.get("/", host))
-
-    asking = asyncio.create_task(ask())
-    try:
-        yield
-        count = len(answers)
-        await eventually(lambda: len(answers) > count + 5)
-    finally:
-        asking.cancel()
-        await asyncio.gather(asking, return_exceptions=True)
-    assert {(answer.status, answer.text) for answer in answers} == {(200, "good")}
+    return traffic.undisturbed(stack.http_port, host, saying=["good"])
 
 
 def route(**fields: Any) -> dict[str, Any]:
