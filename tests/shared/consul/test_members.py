@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from shared.consul.blocking import WatchOptions
 from shared.consul.client import Consul
@@ -20,9 +21,9 @@ ITEMS = [f"service-{number}" for number in range(200)]
 
 
 @asynccontextmanager
-async def member(config: ConsulConfig, name: str, **options: float) -> AsyncIterator[Members]:
+async def member(config: ConsulConfig, name: str, **options: Any) -> AsyncIterator[Members]:
     async with Consul(config) as consul, asyncio.TaskGroup() as tasks:
-        members = Members(consul, PREFIX, name, **options)  # type: ignore[arg-type]
+        members = Members(consul, PREFIX, name, **options)
         task = tasks.create_task(members.run())
         await eventually(lambda: name in members.current)
         yield members
@@ -41,6 +42,14 @@ async def test_members_agree_on_who_owns_what(consul_server: ConsulServer) -> No
 
         assert share(a) | share(b) | share(c) == set(ITEMS)
         assert all(len(share(each)) > 30 for each in (a, b, c))
+
+
+async def test_a_member_says_of_itself_what_it_was_told_to(consul_server: ConsulServer) -> None:
+    async with Consul(consul_server.config) as consul, member(consul_server.config, "a", value=b"here"):
+        row = await consul.kv.get(f"{PREFIX}a")
+
+    assert row is not None
+    assert row.value == b"here"
 
 
 async def test_a_share_is_taken_at_once_and_given_up_after_it_has_settled(

@@ -58,6 +58,25 @@ async def test_debug_pages_are_listed_and_served(asking: Asking) -> None:
     assert await asking.get("/debug") == (200, {"pages": ["/debug/late/page", "/debug/xds"]})
     assert await asking.get("/debug/xds") == (200, {"gloo-system.proxy": 1})
     assert await asking.get("/debug/late/page") == (200, ["a.b"])
+
+
+async def test_pages_below_a_path_are_given_the_rest_of_it(asking: Asking) -> None:
+    asking.admin.debug("roles", lambda: "all")
+    asking.admin.debug_below("roles", lambda rest: rest.split("/"))
+
+    assert await asking.get("/debug/roles") == (200, "all")
+    assert await asking.get("/debug/roles/a/b") == (200, ["a", "b"])
+    assert (await asking.get("/debug/other/a"))[0] == 404
+    assert (await asking.get("/debug"))[1] == {"pages": ["/debug/roles", "/debug/roles/…"]}
+
+
+async def test_it_says_where_others_find_it(asking: Asking) -> None:
+    everywhere = Admin(Metrics())
+    port = await everywhere.start("0.0.0.0", 0)
+    await everywhere.close()
+
+    assert asking.url == f"http://{asking.admin.address}"
+    assert everywhere.address == f"{socket.gethostname()}:{port}"
     assert (await asking.get("/debug/none"))[0] == 404
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from prometheus_client.core import GaugeMetricFamily
+
 from shared.telemetry.metrics import Metrics
 
 
@@ -26,3 +28,13 @@ def test_histograms_have_buckets_for_milliseconds() -> None:
     metrics.histogram("translation_seconds", "Time").observe(0.003)
 
     assert b'translation_seconds_bucket{le="0.005"} 1.0' in metrics.render()
+
+
+def test_what_is_asked_for_at_each_scrape_is_replaced_by_name() -> None:
+    metrics = Metrics()
+
+    metrics.collect("size", lambda: [GaugeMetricFamily("size", "Size", value=1)])
+    metrics.collect("size", lambda: [GaugeMetricFamily("size", "Size", value=2)])
+
+    assert b"size 2.0" in metrics.render()
+    assert b"size 1.0" not in metrics.render()

@@ -245,7 +245,7 @@ class Streams:
         self, server: XdsServer, cache: Cache, channel: grpc.aio.Channel, *, delta: bool, aggregated: bool
     ) -> None:
         self.delta = delta
-        self._server = server
+        self.server = server
         self._cache = cache
         self._channel = channel
         self._aggregated = aggregated
