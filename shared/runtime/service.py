@@ -161,60 +161,75 @@ async def _run(
     settings = LiveSettings(file, settings_used)
     metrics, stopping = Metrics(), asyncio.Event()
     admin = Admin(metrics)
-    port = await admin.start(options.admin_host, options.admin_port)
-    log.info(
-        "starting",
-        extra={"service": name, "admin": f"{options.admin_host}:{port}", "settings": str(file.path)},
-    )
-    try:
-        async with Supervisor(metrics) as tasks:
-            context = Context(
-                name=name,
-                options=options,
-                settings=settings,
-                admin=admin,
-                metrics=metrics,
-                stopping=stopping,
-                tasks=tasks,
-            )
-            tasks.start("heartbeat", partial(_beat, settings, admin, metrics))
-            await _until_done(serve(context), context)
-    except BaseExceptionGroup as group:
-        raise _settings_error(group) or group from None
-    finally:
-        await admin.close()
+    with _Signals(admin, stopping) as signals:
+        port = await admin.start(options.admin_host, options.admin_port)
+        log.info(
+            "starting",
+            extra={"service": name, "admin": f"{options.admin_host}:{port}", "settings": str(file.path)},
+        )
+        try:
+            async with Supervisor(metrics) as tasks:
+                context = Context(
+                    name=name,
+                    options=options,
+                    settings=settings,
+                    admin=admin,
+                    metrics=metrics,
+                    stopping=stopping,
+                    tasks=tasks,
+                )
+                tasks.start("heartbeat", partial(_beat, settings, admin, metrics))
+                signals.serving = asyncio.ensure_future(serve(context))
+                await _until_done(signals.serving, stopping)
+        except BaseExceptionGroup as group:
+            raise _settings_error(group) or group from None
+        finally:
+            await admin.close()
     log.info("stopped", extra={"service": name})
     return 0
 
 
-async def _until_done(serving: Awaitable[None], context: Context) -> None:
-    """Run *serving* until it returns; on a signal it has a while to drain, on a second one it has not."""
-    task = asyncio.ensure_future(serving)
-    loop = asyncio.get_running_loop()
+class _Signals:
+    """SIGTERM and SIGINT: the first asks to stop; a second one, or a while later, cuts off what serves."""
 
-    def stop(number: signal.Signals) -> None:
-        if context.stopping.is_set():
-            task.cancel()
+    def __init__(self, admin: Admin, stopping: asyncio.Event) -> None:
+        self.serving: asyncio.Future[None] | None = None
+        self._admin = admin
+        self._stopping = stopping
+
+    def __enter__(self) -> _Signals:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._stop, number)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+    def _stop(self, number: signal.Signals) -> None:
+        if self._stopping.is_set():
+            self._cut_off()
             return
         log.info("stopping", extra={"signal": number.name})
-        context.admin.ready("process", False, "stopping")
-        context.stopping.set()
-        loop.call_later(DRAIN_SECONDS, task.cancel)
+        self._admin.ready("process", False, "stopping")
+        self._stopping.set()
+        asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._cut_off)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, number)
+    def _cut_off(self) -> None:
+        if self.serving is not None:
+            self.serving.cancel()
+
+
+async def _until_done(serving: asyncio.Future[None], stopping: asyncio.Event) -> None:
     try:
-        await task
+        await serving
     except asyncio.CancelledError:  # either the tasks' group ends us, or the operator's patience did
-        if not context.stopping.is_set():
+        if not stopping.is_set():
             raise
         log.warning("did not finish in time and was cut off", extra={"seconds": DRAIN_SECONDS})
     else:
-        if not context.stopping.is_set():
+        if not stopping.is_set():
             log.error("the service returned without being told to stop")
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
 
 
 async def _beat(settings: LiveSettings, admin: Admin, metrics: Metrics) -> None:
