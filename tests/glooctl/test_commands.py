@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -255,9 +255,11 @@ def test_completion_scripts_are_valid(consul_server: ConsulServer) -> None:
 
 def test_it_starts_fast_and_imports_no_message_class() -> None:
     def seconds() -> float:
-        started = time.perf_counter()
+        """Of processor time, which other processes of the machine do not lengthen."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         glooctl(None, "version")
-        return time.perf_counter() - started
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     assert min(seconds() for _ in range(5)) < 0.3
     code = "import sys, glooctl.app; print(sorted({'betterproto2', 'aiohttp'} & set(sys.modules)))"
