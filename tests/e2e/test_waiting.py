@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.ports import free_port
-from tests.support.stack import Stack, direct, virtual_service
+from tests.support.stack import GATEWAY, Stack, direct, virtual_service
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.e2e
@@ -76,6 +76,23 @@ async def test_a_rejection_ends_the_wait_at_once_and_can_be_awaited(stack: Stack
     assert awaited[0] == 0
     assert refused[0] == 1
     assert time.monotonic() - began < 10
+
+
+async def test_what_only_envoy_refuses_ends_the_wait_in_its_words(stack: Stack) -> None:
+    taken = int(stack.consul.address.rpartition(":")[2])
+    await stack.put("Gateway", "taken", GATEWAY | {"bindPort": taken})
+    await stack.put(VS, "web", virtual_service(direct("/", "x")))
+
+    refused = await glooctl(stack, "wait", "gateway", "taken", "--for", "acked", "--timeout", "60s")
+    others = await glooctl(stack, "wait", "vs", "web", "--for", "acked")
+    (listed,) = json.loads((await glooctl(stack, "proxy", "status", "-o", "json"))[1])
+
+    assert refused[0] == 1
+    assert "is rejected: " in refused[2]
+    assert "cannot bind" in refused[2]
+    assert others[0] == 0, others[2]
+    refusals = [told["lastRefusal"] for told in listed["types"].values() if told["lastRefusal"]]
+    assert [each["objects"] for each in refusals] == [["Gateway gloo-system.taken"]]
 
 
 async def test_the_timeout_says_what_is_missing(stack: Stack) -> None:

@@ -76,13 +76,17 @@ class Objects:
     async def judge(
         self, *reports: Mapping[str, Any], state: str = "Accepted", proxy: str = "gateway-proxy"
     ) -> None:
-        """Say about a Proxy what gloo would."""
-        row = await self.row(PROXY, proxy)
-        assert row is not None
+        """Say about a Proxy what gloo would, of the newest of its versions."""
         status = {"state": state, "reportedBy": "gloo", "details": {"reports": list(reports)}}
-        raw = text.set_status(base64.b64decode(row["Value"]), status)
-        path = f"/v1/kv/{self.key(PROXY, proxy)}?cas={row['ModifyIndex']}"
-        assert await self.consul.call("PUT", path, raw)
+
+        async def say() -> object:
+            row = await self.row(PROXY, proxy)
+            assert row is not None
+            raw = text.set_status(base64.b64decode(row["Value"]), status)
+            path = f"/v1/kv/{self.key(PROXY, proxy)}?cas={row['ModifyIndex']}"
+            return await self.consul.call("PUT", path, raw)
+
+        await eventually(say)
 
     async def when_status(self, kind: str, name: str, state: str, within: float = 5.0) -> dict[str, Any]:
         return await eventually(
