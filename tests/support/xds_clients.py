@@ -46,7 +46,12 @@ class FakeClient(asyncio.Protocol):
         self._h2.send_headers(1, [*headers, ("content-type", "application/grpc"), ("te", "trailers")])
         node = base_pb2.Node(id=self._node)
         node.metadata["role"] = ROLE
-        self._ask(discovery_pb2.DeltaDiscoveryRequest(type_url=self._type_url, node=node))
+        names = ["*"]  # as not every type means all by naming none
+        self._ask(
+            discovery_pb2.DeltaDiscoveryRequest(
+                type_url=self._type_url, node=node, resource_names_subscribe=names
+            )
+        )
 
     def data_received(self, data: bytes) -> None:
         for event in self._h2.receive_data(data):

@@ -89,16 +89,18 @@ class Acks:
     def __init__(self) -> None:
         self.left = 0
         self.sent = 0.0
+        self.types: set[str] = set()
         self.enough = asyncio.Event()
 
-    def expect(self, count: int) -> None:
-        self.left, self.sent = count, 0.0
+    def expect(self, count: int, *types: str) -> None:
+        """Wait for so many of *types*, or of any."""
+        self.left, self.sent, self.types = count, 0.0, set(types)
         self.enough.clear()
 
     def take(self, event: str, type_url: str, amount: float) -> None:
         if event == "sent":
             self.sent += amount
-        elif event == "acked":
+        elif event == "acked" and type_url in (self.types or (type_url,)):
             self.left -= 1
             if not self.left:
                 self.enough.set()
@@ -135,7 +137,7 @@ async def main() -> None:
         for kind, prefix, count, size in command.get("fill", ()):
             made = (resource(f"{prefix}{n}", text_of(size, n)) for n in range(count))
             snapshot = snapshot.replaced({TypeUrl(kind): Resources.of(made)})
-        acks.expect(command.get("acks", 0))
+        acks.expect(command.get("acks", 0), *(put[0] for put in command.get("put", ())))
         started, processor = time.perf_counter(), time.process_time()
         cache.set(ROLE, snapshot)
         if command.get("acks"):

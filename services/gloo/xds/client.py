@@ -281,6 +281,12 @@ class Client:
         if self.problem:
             log.warning("an xDS client is not served: %s", self.problem, extra=self._fields())
 
+    def _changed(self) -> None:
+        """The role's snapshot is another; that most of its clients need not look at it must cost little."""
+        snapshot = self._cache.get(self.role)
+        if snapshot is not None and self.session.due(snapshot, self._clock()):
+            self._wake.set()
+
     def _check(self, node: Node) -> None:
         reason = self._admit(node, transport.peer_certificate(self._stream))
         if reason is None:

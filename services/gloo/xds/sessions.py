@@ -74,14 +74,13 @@ class Session:
     def next(self, snapshot: Snapshot, now: float) -> Outgoing | None:
         """The next message due; it counts as sent."""
         plan = delta.plan if self.delta else sotw.plan
-        deadline, limit = self.options.ack_deadline, self.options.max_unanswered
         while True:
             self.blocked = False
             for state in self.subscriptions.values():
                 target = snapshot.of(state.type_url)
                 if state.base is target and state.at_rest:
                     continue
-                if len(state.flights) and state.unanswered(now, deadline) >= limit:
+                if self._overdue(state, now):
                     self.blocked = True
                     continue
                 push = plan(state, target, self._hold(state.type_url, snapshot, now), self.compare, now)
@@ -89,6 +88,19 @@ class Session:
                     return self._send(state, push, snapshot, now)
             if not self._schedule_removals(now):
                 return None
+
+    def due(self, snapshot: Snapshot, now: float) -> bool:
+        """Whether ``next`` has something to look at in *snapshot*."""
+        return bool(self.retiring) or any(
+            (state.base is not snapshot.of(state.type_url) or not state.at_rest)
+            and not self._overdue(state, now)
+            for state in self.subscriptions.values()
+        )
+
+    def _overdue(self, state: Subscription, now: float) -> bool:
+        """Whether the client leaves too many pushes unanswered."""
+        limit = self.options.max_unanswered
+        return len(state.flights) > 0 and state.unanswered(now, self.options.ack_deadline) >= limit
 
     @property
     def at_rest(self) -> bool:

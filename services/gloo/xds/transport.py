@@ -19,10 +19,10 @@ from grpclib.const import Status
 from grpclib.encoding.base import CodecBase
 from grpclib.encoding.proto import ProtoCodec
 from grpclib.exceptions import GRPCError
-from grpclib.protocol import H2Protocol
+from grpclib.protocol import EventsProcessor, H2Protocol
 from grpclib.server import Handler, Server, Stream
 from h2.errors import ErrorCodes
-from h2.events import DataReceived
+from h2.events import DataReceived, Event
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 
@@ -231,7 +231,7 @@ class _Connection(H2Protocol):
         streams = max(100, options.max_streams_per_connection)
         self.connection._connection.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: streams})
         self.connection.flush()
-        self.processor.processors[DataReceived] = self._take
+        self.processor = _Processor(self.processor, options.max_message_bytes + WINDOW)
         self._timer = asyncio.get_running_loop().call_later(options.keepalive, self._ping)
 
     def data_received(self, data: bytes) -> None:
@@ -246,13 +246,6 @@ class _Connection(H2Protocol):
             self._timer.cancel()
         super().connection_lost(error)
 
-    def _take(self, event: DataReceived) -> None:
-        """Health and reflection would wait for a message of any size."""
-        self.processor.process_data_received(event)
-        stream = self.processor.streams.get(event.stream_id)
-        if stream is not None and stream.buffer._acked_size > self._server.options.max_message_bytes + WINDOW:
-            self.transport.abort()
-
     def _ping(self) -> None:
         if self.transport.is_closing():
             return
@@ -264,3 +257,30 @@ class _Connection(H2Protocol):
             self.connection._connection.ping(bytes(8))
             self.connection.flush()
         self._timer = asyncio.get_running_loop().call_later(self._server.options.keepalive, self._ping)
+
+
+class _Processor(EventsProcessor):
+    """Takes HTTP/2's events as grpclib does, but bears more from clients."""
+
+    def __init__(self, made: EventsProcessor, buffered: int) -> None:
+        super().__init__(made.handler, made.connection)
+        self._buffered = buffered
+
+    def process(self, event: Event) -> None:
+        """Frames of unknown types are to be ignored."""
+        if event.__class__ in getattr(self, "processors", ()):
+            super().process(event)
+
+    def process_data_received(self, event: DataReceived) -> None:
+        """Health and reflection would wait for a message of any size."""
+        super().process_data_received(event)
+        stream = self.streams.get(event.stream_id)
+        if stream is not None and stream.buffer._acked_size > self._buffered:
+            self.connection._transport.abort()
+
+    def close(self, reason: str = "Connection closed") -> None:
+        super().close(reason)
+        self.connection.flush = _nowhere  # type: ignore[method-assign] # handlers may yet read what came
+
+
+def _nowhere() -> None: ...

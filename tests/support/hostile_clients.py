@@ -1,0 +1,235 @@
+"""xDS clients that do harm, in a process of their own.
+
+``python -m tests.support.hostile_clients PORT KIND`` goes on until it is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvloop
+from envoy.config.core.v3 import base_pb2
+from envoy.service.discovery.v3 import discovery_pb2
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes
+
+from services.gloo.resources import CLUSTER, ROUTES
+from tests.support.xds_process import REPOSITORY, ROLE
+
+PATH = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+HEADERS = [
+    *((":method", "POST"), (":scheme", "http"), (":path", PATH), (":authority", "test")),
+    *(("content-type", "application/grpc"), ("te", "trailers")),
+]
+
+
+class Connection:
+    """One connection by hand; ``read`` gives the events that come."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self.writer = writer
+        self.h2 = H2Connection(H2Configuration(client_side=True, header_encoding=None))
+        self.h2.initiate_connection()
+        self.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 2**30})
+        self.h2.increment_flow_control_window(2**30)
+
+    def open(self, data: bytes) -> int:
+        """A new stream, and what it says first."""
+        stream = self.h2.get_next_available_stream_id()
+        self.h2.send_headers(stream, HEADERS)
+        self.say(stream, data)
+        return stream
+
+    def say(self, stream: int, data: bytes) -> None:
+        self.h2.send_data(stream, data)
+        self.flush()
+
+    def flush(self) -> None:
+        self.writer.write(self.h2.data_to_send())
+
+    async def read(self) -> list[Any]:
+        data = await self._reader.read(2**16)
+        if not data:
+            raise ConnectionError
+        events = self.h2.receive_data(data)
+        self.flush()
+        return events
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncIterator[Connection]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield Connection(reader, writer)
+    finally:
+        writer.transport.abort()
+
+
+def request(type_url: str = CLUSTER, **more: Any) -> bytes:
+    made = discovery_pb2.DeltaDiscoveryRequest(type_url=type_url, node=base_pb2.Node(id="hostile"), **more)
+    made.node.metadata["role"] = ROLE
+    return framed(made.SerializeToString())
+
+
+def framed(message: bytes) -> bytes:
+    return b"\0" + len(message).to_bytes(4, "big") + message
+
+
+async def never_reads(port: int) -> None:
+    async with connected(port) as connection:
+        connection.open(request())
+        await asyncio.Event().wait()
+
+
+async def never_answers(port: int) -> None:
+    async with connected(port) as connection:
+        connection.open(request())
+        while True:
+            for event in await connection.read():
+                if isinstance(event, DataReceived):
+                    connection.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+
+
+async def refuses_everything(port: int) -> None:
+    async with connected(port) as connection:
+        stream, buffer = connection.open(request()), b""
+        while True:
+            for event in await connection.read():
+                if isinstance(event, DataReceived):
+                    connection.h2.acknowledge_received_data(event.flow_controlled_length, stream)
+                    buffer += event.data
+            while len(buffer) > 5 and len(buffer) >= (size := 5 + int.from_bytes(buffer[1:5], "big")):
+                response = discovery_pb2.DeltaDiscoveryResponse.FromString(buffer[5:size])
+                buffer = buffer[size:]
+                refusal = discovery_pb2.DeltaDiscoveryRequest(
+                    type_url=response.type_url, response_nonce=response.nonce
+                )
+                refusal.error_detail.code, refusal.error_detail.message = 13, "no " * 10_000
+                connection.say(stream, framed(refusal.SerializeToString()))
+
+
+async def reconnects(port: int) -> None:
+    while True:
+        with contextlib.suppress(OSError):
+            async with connected(port) as connection:
+                connection.open(request())
+                await connection.read()
+        await asyncio.sleep(0.005)
+
+
+async def sends_garbage(port: int) -> None:
+    while True:
+        with contextlib.suppress(OSError, ProtocolError):
+            async with connected(port) as connection:
+                connection.open(framed(os.urandom(2_000)))
+                await connection.read()
+                connection.writer.write(os.urandom(2_000))
+                await connection.read()
+        await asyncio.sleep(0.01)
+
+
+async def asks_for_names(port: int) -> None:
+    """100,000 names, at once and, where that is refused, by and by."""
+    names = [f"name-{number}" for number in range(100_000)]
+    while True:
+        for chunk in (len(names), 1_000):
+            with contextlib.suppress(OSError, ProtocolError):
+                async with connected(port) as connection:
+                    await connection.read()
+                    stream = connection.open(b"")
+                    for start in range(0, len(names), chunk):
+                        data = request(ROUTES, resource_names_subscribe=names[start : start + chunk])
+                        while data:
+                            window = min(connection.h2.local_flow_control_window(stream), 16_384)
+                            if window > 0:
+                                connection.say(stream, data[:window])
+                                data = data[window:]
+                            else:
+                                await connection.read()
+                    while stream in connection.h2.streams and not connection.h2.streams[stream].closed:
+                        await connection.read()
+        await asyncio.sleep(0.2)
+
+
+async def opens_streams(port: int) -> None:
+    async with connected(port) as connection:
+        for _ in range(500):
+            connection.open(request())
+            await connection.writer.drain()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.005):
+                    await connection.read()
+        while True:
+            await connection.read()
+
+
+async def never_ends_its_requests(port: int) -> None:
+    """Streams that announce 8 MB and send most of it."""
+    async with connected(port) as connection:
+        await connection.read()
+        stream = connection.open(b"\0" + (8_000_000).to_bytes(4, "big"))
+        left = 7_900_000
+        while True:
+            window = min(connection.h2.local_flow_control_window(stream), 16_384, left)
+            if window > 0:
+                connection.say(stream, bytes(window))
+                left -= window
+            else:
+                await connection.read()
+
+
+KINDS: dict[str, tuple[int, Callable[[int], Awaitable[None]]]] = {
+    "never reads": (50, never_reads),
+    "never answers": (50, never_answers),
+    "refuses everything": (50, refuses_everything),
+    "reconnects in a loop": (10, reconnects),
+    "sends garbage": (10, sends_garbage),
+    "asks for 100,000 names": (2, asks_for_names),
+    "opens 2,000 streams": (4, opens_streams),
+    "never ends its requests": (50, never_ends_its_requests),
+}
+
+
+async def main(port: int, kind: str) -> None:
+    count, behave = KINDS[kind]
+
+    async def keep_on() -> None:
+        while True:
+            with contextlib.suppress(OSError, ProtocolError):
+                await behave(port)
+            await asyncio.sleep(0.05)
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(count):
+            tasks.create_task(keep_on())
+        print("started", flush=True)
+
+
+@asynccontextmanager
+async def hostile_clients(port: int, kind: str) -> AsyncIterator[None]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", __name__, str(port), kind), stdout=asyncio.subprocess.PIPE, cwd=REPOSITORY
+    )
+    try:
+        assert process.stdout
+        assert await process.stdout.readline() == b"started\n"
+        yield
+        assert process.returncode is None
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+if __name__ == "__main__":
+    uvloop.run(main(int(sys.argv[1]), sys.argv[2]))
