@@ -78,8 +78,32 @@ async def _receive(stream: GrpcStream, size: int) -> bytes:
 
 
 async def send(stream: GrpcStream, framed: bytes) -> None:
-    """Write *framed* as the client's windows allow; bytes are not copied but for a frame at a time."""
-    await stream._stream.send_data(framed)
+    """Write *framed* as the client's windows allow; bytes are not copied but for a frame at a time.
+
+    A connection's streams take turns, a frame each: grpclib would let all that wait for a connection write
+    at once.
+    """
+    raw: Any = stream._stream
+    connection, sent = raw.connection, 0
+    while sent < len(framed):
+        if raw._h2_connection.local_flow_control_window(raw.id) <= 0:
+            raw.window_updated.clear()
+            await raw.window_updated.wait()
+            continue
+        async with connection.turn:
+            await connection.write_ready.wait()
+            sent += _write_frame(raw, framed, sent)
+
+
+def _write_frame(raw: Any, framed: bytes, at: int) -> int:
+    """Write one frame of *framed* from *at*; how many bytes that was."""
+    window = raw._h2_connection.local_flow_control_window(raw.id)
+    size = min(window, raw._h2_connection.max_outbound_frame_size, len(framed) - at)
+    if size <= 0:
+        return 0
+    raw._h2_connection.send_data(raw.id, framed if size == len(framed) else framed[at : at + size])
+    raw.connection.flush()
+    return int(size)
 
 
 def fits(stream: GrpcStream, size: int) -> bool:
@@ -228,6 +252,7 @@ class _Connection(H2Protocol):
             transport.abort()
             return
         self._server.connections.add(self)
+        self.connection.turn = asyncio.Lock()  # type: ignore[attr-defined]
         streams = max(100, options.max_streams_per_connection)
         self.connection._connection.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: streams})
         self.connection.flush()
