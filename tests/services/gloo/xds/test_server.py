@@ -403,3 +403,25 @@ def http2_request(path: str, message: bytes) -> bytes:
     connection.send_headers(1, headers)
     connection.send_data(1, b"\0" + len(message).to_bytes(4, "big") + message)
     return connection.data_to_send()
+
+
+async def test_a_connection_without_a_sign_of_life_is_cut_off() -> None:
+    """As when a machine has lost its power: nothing comes, not even the end of the connection."""
+    async with connected(Options(removal_grace=0, keepalive=0.2)) as (server, cache, channel):
+        cache.set(ROLE, snapshot({CLUSTER: {"a": "a1"}}))
+        alive = channel.stream_stream(ADS)()
+        await alive.write(request(CLUSTER))
+        await alive.read()
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(http2_request(ADS, request(CLUSTER)))
+        await eventually(lambda: len(server.clients()) == 2)
+
+        await eventually(lambda: len(server.clients()) == 1)
+        with contextlib.suppress(ConnectionResetError):
+            while await reader.read(2**16):
+                pass
+
+        cache.set(ROLE, snapshot({CLUSTER: {"a": "a2"}}))
+        assert await alive.read()
+        alive.cancel()
+        writer.close()
