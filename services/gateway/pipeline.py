@@ -18,11 +18,12 @@ from services.gateway.defaults import create_default_gateways
 from services.gateway.feedback import Feedback
 from services.gateway.inputs import KINDS, Inputs
 from services.gateway.sink import Sink
-from services.gateway.translation import Translation, Unit
+from services.gateway.translation import Changes, Translation, Unit
 from services.gateway.translator.model import Rules
 from services.gateway.translator.restore import restore
 from shared.consul.election import Election
 from shared.ref import Source
+from shared.runtime.breath import Breath
 from shared.runtime.settle import Settle
 from shared.store.status import StatusWriter, parse_state
 from shared.store.store import Store
@@ -65,6 +66,7 @@ class Pipeline:
         self._ready = ready
         self._kinds = {kind.name: kind for kind in KINDS}
         self._started = self._leads = False
+        self._whole = asyncio.Lock()
         self._untold: set[Source] = set()
         self._states: dict[Source, str] = {}
         self._unwritten: set[Source] = set()
@@ -99,7 +101,7 @@ class Pipeline:
         self._leading.set(leads)
         began = time.perf_counter()
         changes = self._inputs.take_changes()
-        touched = self.translation.update(changes, self._rules)
+        touched = await self._update(changes)
         self._unwritten |= touched
         self._untold |= touched
         if leads:
@@ -114,6 +116,11 @@ class Pipeline:
         self._log_failures()
         self._ready(True, "")
         self._inputs.news.set()
+
+    async def _update(self, changes: Changes) -> set[Source]:
+        """Bring the translation up to date; nothing is told meanwhile, since half of it is still the old."""
+        async with self._whole:
+            return await Breath().between(self.translation.update_in_steps(changes, self._rules))
 
     async def _adopt(self) -> None:
         """Start from what is stored: whoever wrote before us may have known better versions."""
@@ -167,11 +174,22 @@ class Pipeline:
             await self._inputs.news.wait()
             async with settle:
                 self._inputs.news.clear()
-                self._tell()
+                await self._tell()
 
-    def _tell(self) -> None:
-        if not self._started:
+    async def _tell(self) -> None:
+        async with self._whole:
+            if self._started:
+                self._observe()
+        if not self._leads:
             return
+        breath = Breath()
+        for source in sorted(self._untold):
+            await breath.take()
+            async with self._whole:
+                self._tell_of(source)
+
+    def _observe(self) -> None:
+        """Note of which objects there may be something new to tell."""
         for name in self._inputs.take_moved():
             proxy = self._inputs.proxies.get(name)
             if self._sink.observe(name, proxy) or proxy is None:
@@ -180,22 +198,20 @@ class Pipeline:
             members = partial(self.translation.members, name)
             self._untold |= self.feedback.observe(name, index, status, members)
         self._untold |= self._inputs.take_restated()
-        if not self._leads:
-            return
-        # What is still on its way into a Proxy would be told the verdict on what it was before.
-        told = self._untold - self._unwritten
-        self._untold &= self._unwritten
-        for source in sorted(told):
-            stored = self._inputs.objects.get(source)
-            known = self.translation.objects.get(source)
-            if stored is None or known is None or not stored.same_spec(known):
-                self._count(source, None)
-                continue  # gone, or edited again: the translation has it before it next
-            status = self.feedback.status(
-                stored, self.translation.report(source), self.translation.shares(source), self._sink.foreign
-            )
-            self._statuses.submit(stored, status)
-            self._count(source, status["state"])
+
+    def _tell_of(self, source: Source) -> None:
+        if source in self._unwritten:
+            return  # on its way into a Proxy: it would be told the verdict on what it was before
+        self._untold.discard(source)
+        stored, known = self._inputs.objects.get(source), self.translation.objects.get(source)
+        if stored is None or known is None or not stored.same_spec(known):
+            self._count(source, None)
+            return  # gone, or edited again: the translation has it before it next
+        status = self.feedback.status(
+            stored, self.translation.report(source), self.translation.shares(source), self._sink.foreign
+        )
+        self._statuses.submit(stored, status)
+        self._count(source, status["state"])
 
     def _count(self, source: Source, state: str | None) -> None:
         """Keep the number of objects by kind and state, for the metrics."""

@@ -15,6 +15,7 @@ from shared.codec.text import parse
 from shared.consul.operations import DeleteCas
 from shared.errors import ConsulConflict, InvalidDocument, InvalidResource
 from shared.ref import Ref
+from shared.runtime.breath import Breath
 from shared.store.chunks import ChunkReader, MissingChunk, is_manifest, join
 from shared.store.keys import PROXY, key
 from shared.store.kv import Fence, KeyValues
@@ -127,8 +128,10 @@ class Sink:
         """Whether what is stored is what we would write."""
         whole = await self.whole(proxy)
         lists: dict[str, list[Any]] = {}
+        breath = Breath()
         for part in rendered.parts:
             lists.setdefault(part.path, []).append(orjson.loads(part.body))
+            await breath.take()
         return whole is not None and whole == join(rendered.skeleton, lists)
 
     async def _read_again(self, name: str) -> None:

@@ -36,7 +36,7 @@ from services.gateway.translator.proxy import Plan, plan
 from services.gateway.translator.render import Rendering
 from services.gateway.translator.restore import Restored
 from services.gateway.translator.virtual_service import translate_service
-from shared.incremental.units import Units
+from shared.incremental.units import Steps, Units, at_once
 from shared.ref import Ref, Source
 from shared.report import Report
 from shared.store.objects import Stored
@@ -94,6 +94,10 @@ class Translation:
 
     def update(self, changes: Changes, rules: Rules | None = None) -> set[Source]:
         """Translate *changes*; the objects of which a finding, a share in a Proxy or a value may differ."""
+        return at_once(self.update_in_steps(changes, rules))
+
+    def update_in_steps(self, changes: Changes, rules: Rules | None = None) -> Steps[set[Source]]:
+        """``update``, a virtual service a step; between steps some of what can be read is still the old."""
         changed = self._take(changes)
         if rules is not None and rules != self.rules:
             self.rules = rules
@@ -101,16 +105,17 @@ class Translation:
         touched = set(changes.put) | changes.gone
         if not changed and not self._adopted:
             return touched
-        services = self.services.follow(VS, changed, self._get)
+        services = yield from self.services.follow_in_steps(VS, changed, self._get)
         gateways = self.gateways.follow(GW, changed, self._get)
         touched |= self._note(services)
+        yield
         if self._adopted:
             touched |= self.objects.keys()
         replan = self._adopted or bool(gateways) or not self._same_services(changed)
         touched |= self._place(services, replan=replan)
         self._adopted = False
         touched |= {Source(kind, ref) for kind, ref in gateways if isinstance(ref, Ref)}
-        self._promote(touched)
+        yield from self._promote(touched)
         return touched
 
     def members(self, proxy: str) -> set[Source]:
@@ -286,7 +291,7 @@ class Translation:
 
     # Remembering
 
-    def _promote(self, touched: Iterable[Source]) -> None:
+    def _promote(self, touched: Iterable[Source]) -> Steps[None]:
         """Remember the versions that can serve as they are written."""
         parts, heads = dict(self._restored.parts), dict(self._restored.heads)
         for source in touched:
@@ -299,6 +304,7 @@ class Translation:
                     self._versions[source] = replace(version, good=version.current)
                 parts.pop(source.ref, None) if source.kind == VS else None
                 heads.pop(source.ref, None) if source.kind == GW else None
+            yield
         self._restored = replace(self._restored, parts=parts, heads=heads)
 
     def _serves(self, source: Source) -> bool:

@@ -11,7 +11,7 @@ of the first: give its ``update`` a *get* over ``first.values`` and the keys ``f
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable
 from typing import Any, Generic, TypeAlias, TypeVar
 
 Key: TypeAlias = tuple[str, Hashable]
@@ -21,6 +21,21 @@ U = TypeVar("U", bound=Hashable)
 V = TypeVar("V")
 
 _NOTHING: Any = object()
+
+T = TypeVar("T")
+
+Steps: TypeAlias = Generator[None, None, T]
+"""Work that pauses after each step; it returns its result at the end."""
+
+
+def at_once(steps: Steps[T]) -> T:
+    """The result of *steps*, taken without a pause."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
 
 class Units(Generic[U, V]):
@@ -52,9 +67,7 @@ class Units(Generic[U, V]):
         there is none. *put* are units to compute whatever they read: new ones, or ones that changed
         themselves; *drop* are units that are no more.
         """
-        differing = {unit for unit in drop if self._drop(unit)}
-        stale = set(put) | self.readers(changed)
-        return differing | {unit for unit in stale if self._refresh(unit, get)}
+        return at_once(self._steps(changed, get, put, drop))
 
     def readers(self, changed: Collection[Key]) -> set[U]:
         """The units that looked at one of *changed*."""
@@ -62,9 +75,25 @@ class Units(Generic[U, V]):
 
     def follow(self, kind: str, changed: Collection[Any], get: Callable[[Any], object]) -> set[U]:
         """``update`` for units that are the input keys of *kind*: a unit lives while its key has a value."""
+        return at_once(self.follow_in_steps(kind, changed, get))
+
+    def follow_in_steps(
+        self, kind: str, changed: Collection[Any], get: Callable[[Any], object]
+    ) -> Steps[set[U]]:
+        """``follow``, a unit a step; the inputs stay as they are until the last one."""
         mine: list[Any] = [key for key in changed if key[0] == kind]
         there = {key for key in mine if get(key) is not None}
-        return self.update(changed, get, put=there, drop=[key for key in mine if key not in there])
+        return self._steps(changed, get, there, [key for key in mine if key not in there])
+
+    def _steps(
+        self, changed: Collection[Key], get: Callable[[Any], object], put: Iterable[U], drop: Iterable[U]
+    ) -> Steps[set[U]]:
+        differing = {unit for unit in drop if self._drop(unit)}
+        for unit in set(put) | self.readers(changed):
+            if self._refresh(unit, get):
+                differing.add(unit)
+            yield
+        return differing
 
     def _drop(self, unit: U) -> bool:
         self._forget_reads(unit)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Generator
+from typing import TypeVar
 
 TURN_SECONDS = 0.005
+
+T = TypeVar("T")
 
 
 class Breath:
@@ -21,3 +25,13 @@ class Breath:
         if time.monotonic() - self._since > self._seconds:
             await asyncio.sleep(0)
             self._since = time.monotonic()
+
+    async def between(self, steps: Generator[None, None, T]) -> T:
+        """The result of *steps*, with a breath between any two of them."""
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            await self.take()

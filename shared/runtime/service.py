@@ -245,7 +245,7 @@ async def _beat(settings: LiveSettings, admin: Admin, metrics: Metrics) -> None:
         lag.observe(max(clock() - due, 0.0))
         settings.check()
         if not frozen and not admin.waiting:
-            gc.collect()
+            gc.collect(1)  # a full round would hold up the loop for longer than all it could free is worth
             gc.freeze()
             frozen = True
 

@@ -23,6 +23,7 @@ import orjson
 from shared.consul.operations import Get
 from shared.errors import ConsulConflict, ControlPlaneError, InvalidResource
 from shared.ref import Ref
+from shared.runtime.breath import Breath
 from shared.store.keys import PROXY, chunk_prefix
 from shared.store.kv import Transactions, batches
 
@@ -196,7 +197,10 @@ class ChunkReader:
         wanted = dict.fromkeys(entries)
         fresh = await self._bodies([entry for entry in wanted if entry not in held])
         self.read_bytes += sum(map(len, fresh.values()))
-        values = {entry: made(_loaded(entry, body)) for entry, body in fresh.items()}
+        breath, values = Breath(), dict[str, Any]()
+        for entry, body in fresh.items():
+            values[entry] = made(_loaded(entry, body))
+            await breath.take()
         return {entry: held[entry] if entry in held else values[entry] for entry in wanted}
 
     async def _bodies(self, entries: Sequence[str]) -> dict[str, bytes]:
@@ -218,7 +222,11 @@ class ChunkReader:
                 raise MissingChunk(missing[0], "is not there") from conflict
             for entry, get in group:
                 packed[entry] += rows[get.key].value
-        return {entry: _unpack(entry, body) for entry, body in packed.items()}
+        breath, bodies = Breath(), dict[str, bytes]()
+        for entry, body in packed.items():
+            bodies[entry] = _unpack(entry, body)
+            await breath.take()
+        return bodies
 
 
 def _listing(manifest: Mapping[str, Any]) -> dict[str, Any]:

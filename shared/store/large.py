@@ -22,6 +22,7 @@ from shared.codec.text import parse
 from shared.consul.operations import Cas, Delete, Get, Op, Put
 from shared.errors import ConsulConflict, InvalidDocument, InvalidResource
 from shared.ref import Ref
+from shared.runtime.breath import Breath
 from shared.store.chunks import (
     ANNOTATION,
     ENCODING,
@@ -160,8 +161,10 @@ class ProxyWriter:
             return entry
 
         lists: defaultdict[str, list[str]] = defaultdict(list)
+        breath = Breath()
         for part in parts:
             lists[part.path].append(entry_of(part.body))
+            await breath.take()
         form = "lists"
         if sum(map(len, listed.values())) > LIST_BYTES:
             form = "groups"

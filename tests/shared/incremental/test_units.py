@@ -202,3 +202,13 @@ def test_a_second_layer_follows_the_first(routes: Routes) -> None:
     inputs[("us", "3")] = "x"
     assert follow({("us", "3")}) == set()
     assert calls == ["proxy", "proxy"]
+
+
+def test_in_steps_one_unit_is_computed_at_a_time(routes: Routes) -> None:
+    inputs = given()
+
+    steps = routes.units.follow_in_steps("vs", set(inputs), inputs.get)
+    computed = [len(routes.calls) for _ in steps]
+
+    assert computed == [1, 2]
+    assert routes.units.values == {VS_A: ["10.0.0.1"], VS_B: ["10.0.0.2"]}
