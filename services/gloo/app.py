@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,8 @@ from prometheus_client import Counter, Gauge
 from protos import gloo
 from services.gloo.endpoints.consul import ConsulEndpoints, EndpointOptions
 from services.gloo.feedback import Feedback
-from services.gloo.last_good import LastGood
+from services.gloo.last_good import LastGood, State
+from services.gloo.memory import Memory
 from services.gloo.metrics import StaleMetric, XdsMetrics, show_snapshots
 from services.gloo.pages import progress_page, roles_page, snapshot_page
 from services.gloo.parts import WHOLE
@@ -80,8 +81,10 @@ async def serve(context: Context) -> None:
     feedback = Feedback(roles.put_nowait, cache, retry=Options.of(context.settings.value).refusal_retry)
     kept = LastGood(context.options.state_dir) if context.options.state_dir else None
     stale = StaleMetric(context.metrics)
-    for role, snapshot, written in kept.load() if kept else ():
-        feedback.restore(role, snapshot, ())
+    states: dict[str, State] = {}
+    for role, state, written in kept.load() if kept else ():
+        feedback.restore(role, state.snapshot, state.held)
+        states[role] = state
         stale.since(role, written)
         log.warning(
             "serving the last good snapshot until Consul was read", extra={"role": role, "written": written}
@@ -102,7 +105,9 @@ async def serve(context: Context) -> None:
         if session is not None:
             session.cancel()
         serving.take_over(settings)
-        run_session = partial(run_sessions, context, settings, cache, feedback, roles, kept, stale, server)
+        run_session = partial(
+            run_sessions, context, settings, cache, feedback, roles, kept, stale, server, states
+        )
         session = context.tasks.start("session", run_session)
 
     context.tasks.start("quarantine", feedback.run)
@@ -126,9 +131,20 @@ async def run_sessions(
     kept: LastGood | None,
     stale: StaleMetric,
     server: XdsServer,
+    states: dict[str, State],
 ) -> None:
     async with Consul(ConsulConfig.of(settings, os.environ)) as consul:
-        await Session(context, settings, consul, cache, feedback, roles, kept, stale, server).run()
+        session = Session(context, settings, consul, cache, feedback, roles, kept, stale, server, states)
+        await session.run()
+
+
+def remembered(states: Mapping[str, State]) -> Memory:
+    """What translation is to know of what was served before it."""
+    return Memory(
+        {proxy_of(role): state.snapshot for role, state in states.items()},
+        {name: each for state in states.values() for name, each in state.following.items()},
+        [(proxy_of(role), *host) for role, state in states.items() for host in state.partial],
+    )
 
 
 class Session:
@@ -145,6 +161,7 @@ class Session:
         kept: LastGood | None,
         stale: StaleMetric,
         server: XdsServer,
+        states: dict[str, State],
     ) -> None:
         self._context = context
         self._kept = kept
@@ -160,7 +177,13 @@ class Session:
         everywhere = not watched or bool(watched & {"", "*"})
         self._namespaces = set() if everywhere else watched | {self._namespace}
         self._endpoints = ConsulEndpoints(consul, EndpointOptions.of(settings))
-        self._pipeline = Pipeline(self._endpoints.table, Policy.of(settings), stand_ins=feedback.stand_ins)
+        self._states = states
+        self._pipeline = Pipeline(
+            self._endpoints.table,
+            Policy.of(settings),
+            memory=remembered(states),
+            stand_ins=feedback.stand_ins,
+        )
         feedback.trace = self._pipeline.trace
         self._changes = Changes()
         self._news = asyncio.Event()
@@ -300,13 +323,21 @@ class Session:
         await self._speak(outcome.reported)
 
     def _keep(self, role: str) -> None:
-        """Have what is served kept on disk, as long as no Envoy refuses part of it."""
-        if self._kept is None:
-            return
+        """Have what is served kept for other settings and on disk, as long as no Envoy refuses part of it."""
         if not self._feedback.good(role):
-            self._kept.withhold(role)
-        elif proxy_of(role) in self._pipeline.proxies.served or self._cache.get(role) is None:
-            self._kept.keep(role, self._cache.get(role))
+            if self._kept is not None:
+                self._kept.withhold(role)
+            return
+        snapshot, served = self._cache.get(role), self._pipeline.proxies.served.get(proxy_of(role))
+        if snapshot is None:
+            self._states.pop(role, None)
+        elif served is not None:
+            held, following = tuple(self._feedback.held(role)), dict(self._pipeline.clusters.following)
+            self._states[role] = State(snapshot, held, following, served.partial)
+        else:
+            return
+        if self._kept is not None:
+            self._kept.keep(role, self._states.get(role))
 
     async def _follow_refusals(self) -> None:
         while True:

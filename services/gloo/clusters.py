@@ -7,23 +7,22 @@ the service and touches nothing else.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Set
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Set
 from typing import Protocol
 
 from protos import gloo
+from services.gloo.memory import Following, Memory
 from services.gloo.plugin import Policy
 from services.gloo.resources import EMPTY, Resource
 from services.gloo.sanitize import choose_resource, fallback_resources
 from services.gloo.translator.cluster import translate_selection, translate_upstream
 from services.gloo.translator.consul import (
     ConsulSelection,
-    SubsetKeys,
     destination_cluster_name,
     subset_keys,
     upstream_selection,
 )
-from services.gloo.translator.endpoints import NO_SUBSETS, Endpoint, translate_endpoints
+from services.gloo.translator.endpoints import Endpoint, translate_endpoints
 from services.gloo.translator.names import cluster_name
 from shared.ref import Ref, Source
 from shared.report import Report
@@ -42,25 +41,17 @@ class Instances(Protocol):
     ) -> tuple[Endpoint, ...]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Following:
-    """Which instances a cluster takes, and how its subsets are cut."""
-
-    selection: ConsulSelection
-    subsets: SubsetKeys = NO_SUBSETS
-    sources: tuple[Source, ...] = ()
-
-
 class Clusters:
     """``clusters``, ``endpoints`` and ``reports`` are for reading; a broken Upstream keeps its last good
     cluster."""
 
-    def __init__(self, instances: Instances, policy: Policy) -> None:
+    def __init__(self, instances: Instances, policy: Policy, memory: Memory) -> None:
         self.clusters = EMPTY
         self.endpoints = EMPTY
         self.reports: dict[Ref, Report] = {}
         self._instances = instances
         self._policy = policy
+        self._memory = memory
         self._following: dict[str, Following] = {}
         self._followers: defaultdict[str, set[str]] = defaultdict(set)
         self._selections: frozenset[ConsulSelection] = frozenset()
@@ -77,7 +68,21 @@ class Clusters:
             self._follow(name, Following(selection, subset_keys(upstream), (Source("Upstream", ref),)))
         elif made is not None:
             self._unfollow(name)
-        return choose_resource(made, bool(report.errors), self.clusters.by_name.get(name))
+        last_good = self.clusters.by_name.get(name) or (self.remembered(ref) if made is None else None)
+        return choose_resource(made, bool(report.errors), last_good)
+
+    def remembered(self, ref: Ref) -> Resource | None:
+        """The cluster that a broken Upstream had before the start, to hand to ``patch``."""
+        name = cluster_name(ref)
+        known, following = self._memory.cluster(name), self._memory.following(name)
+        if known is not None and following is not None:
+            self._follow(name, following)
+        return known
+
+    @property
+    def following(self) -> Mapping[str, Following]:
+        """What the endpoints of clusters are made of, by cluster."""
+        return self._following
 
     def drop_upstream(self, ref: Ref) -> str:
         """Forget an Upstream; the name of its cluster, to hand to ``patch``."""

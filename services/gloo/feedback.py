@@ -78,6 +78,7 @@ class Feedback:
         retry: float = RETRY_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        # The objects behind what is held, as whoever translates now knows them.
         self.trace: Callable[[Held], frozenset[Source]] = lambda held: held.sources
         self._notify = notify
         self._cache = cache

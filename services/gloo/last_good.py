@@ -3,6 +3,9 @@
 One file a role in the folder given with ``--state-dir``, replaced as a whole: a line of JSON that says what
 follows, the resources' bytes, and a digest over all of it. A file that is cut off, altered or of another
 format is set aside with a warning, never served.
+
+With the snapshot goes what is held back from it, so that nothing refused is sent again, and what endpoints
+were made of, so that a cluster of something broken goes on following its service.
 """
 
 from __future__ import annotations
@@ -13,14 +16,19 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from services.gloo.resources import Resources, Snapshot, TypeUrl, resource
+from services.gloo.memory import Following
+from services.gloo.parts import parts_of
+from services.gloo.quarantine import Blame, Held, Place
+from services.gloo.resources import ROUTES, Resources, Snapshot, TypeUrl, resource
+from services.gloo.translator.consul import ConsulSelection, SubsetKeys
 from shared.ref import Ref, Source
 
 log = logging.getLogger(__name__)
@@ -39,25 +47,97 @@ class Unusable(Exception):
     """A file that holds no snapshot we can serve; the text says why."""
 
 
-def pack(role: str, snapshot: Snapshot, written: float) -> bytes:
-    """The snapshot as the bytes of a file; *written* is Unix time."""
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is kept of a role; for *following* and *partial* see ``Memory``."""
+
+    snapshot: Snapshot
+    held: tuple[Held, ...] = ()
+    following: Mapping[str, Following] = field(default_factory=dict)
+    partial: tuple[tuple[str, str], ...] = ()
+
+
+def pack(role: str, state: State, written: float) -> bytes:
+    """The state as the bytes of a file; *written* is Unix time."""
     bodies: list[bytes] = []
     types: dict[str, list[Any]] = {}
-    for type_url, resources in snapshot.by_type.items():
+    for type_url, resources in state.snapshot.by_type.items():
         listed = types[type_url] = []
         for each in resources.by_name.values():
-            sources = [
-                [source.kind, source.ref.namespace, source.ref.name] for source in sorted(each.sources)
-            ]
-            listed.append([each.name, len(each.body), sources])
+            listed.append([each.name, len(each.body), _sources(each.sources)])
             bodies.append(each.body)
-    head = orjson.dumps({"format": FORMAT, "role": role, "written": written, "types": types})
+    told = {
+        "format": FORMAT,
+        "role": role,
+        "written": written,
+        "types": types,
+        "held": [_held(each) for each in state.held],
+        "following": {name: _following(each) for name, each in state.following.items()},
+        "partial": state.partial,
+    }
+    head = orjson.dumps(told)
     content = b"\n".join([head, b"".join(bodies)])
     return content + blake2b(content, digest_size=DIGEST_BYTES).digest()
 
 
-def unpack(raw: bytes) -> tuple[str, Snapshot, float]:
-    """Role, snapshot and time of a file; raises ``Unusable``."""
+def _sources(sources: Iterable[Source]) -> list[list[str]]:
+    return [[source.kind, source.ref.namespace, source.ref.name] for source in sorted(sources)]
+
+
+def _sources_of(listed: list[list[str]]) -> list[Source]:
+    return [Source(kind, Ref(namespace, name)) for kind, namespace, name in listed]
+
+
+def _held(held: Held) -> list[Any]:
+    """What stands in for it is in the snapshot."""
+    place, blame = held.place, held.blame
+    stands_in = held.good is not None
+    sources = [] if place.type_url == ROUTES else _sources(held.sources)
+    refused = f"{held.refused:016x}"
+    return [place.type_url, place.name, held.part, refused, stands_in, blame.node, blame.text, sources]
+
+
+def _held_of(role: str, snapshot: Snapshot, listed: list[Any]) -> Held:
+    type_url, name, part, refused, stands_in, node, text, sources = listed
+    kind = TypeUrl(type_url)
+    served = snapshot.of(kind).by_name.get(name)
+    return Held(
+        place=Place(role, kind, name),
+        part=part,
+        refused=int(refused, 16),
+        good=parts_of(kind, served.body).get(part) if served and stands_in else None,
+        blame=Blame(client="", node=node, text=text),
+        at=time.monotonic(),
+        sources=frozenset(_sources_of(sources)) or (served.sources if served else frozenset()),
+    )
+
+
+def _following(following: Following) -> list[Any]:
+    chosen, cut = following.selection, following.subsets
+    return [
+        chosen.service,
+        *(chosen.data_centers, chosen.instance_tags, chosen.blacklist_tags, chosen.exact_tags),
+        *(cut.tags, cut.data_centers),
+        _sources(following.sources),
+    ]
+
+
+def _following_of(listed: list[Any]) -> Following:
+    service, *lists, sources = listed
+    centers, tags, blacklist, exact, cut_tags, cut_centers = (tuple(each) for each in lists)
+    selection = ConsulSelection(
+        service=service,
+        data_centers=centers,
+        instance_tags=tags,
+        blacklist_tags=blacklist,
+        exact_tags=exact,
+    )
+    subsets = SubsetKeys(tags=cut_tags, data_centers=cut_centers)
+    return Following(selection, subsets, tuple(_sources_of(sources)))
+
+
+def unpack(raw: bytes) -> tuple[str, State, float]:
+    """Role, state and time of a file; raises ``Unusable``."""
     content, digest = raw[:-DIGEST_BYTES], raw[-DIGEST_BYTES:]
     if blake2b(content, digest_size=DIGEST_BYTES).digest() != digest:
         raise Unusable("it was cut off or altered, or is no snapshot at all")
@@ -70,11 +150,14 @@ def unpack(raw: bytes) -> tuple[str, Snapshot, float]:
         for type_url, listed in told["types"].items():
             members = []
             for name, size, sources in listed:
-                whose = [Source(kind, Ref(namespace, of)) for kind, namespace, of in sources]
-                members.append(resource(name, rest[at : at + size], whose))
+                members.append(resource(name, rest[at : at + size], _sources_of(sources)))
                 at += size
             by_type[TypeUrl(type_url)] = Resources.of(members)
-        return str(told["role"]), Snapshot(by_type), float(told["written"])
+        role, snapshot = str(told["role"]), Snapshot(by_type)
+        held = tuple(_held_of(role, snapshot, listed) for listed in told.get("held", ()))
+        following = {name: _following_of(listed) for name, listed in told.get("following", {}).items()}
+        partial = tuple((routes, host) for routes, host in told.get("partial", ()))
+        return role, State(snapshot, held, following, partial), float(told["written"])
     except (orjson.JSONDecodeError, LookupError, TypeError, ValueError) as error:
         raise Unusable(f"it cannot be read: {error}") from error
 
@@ -85,12 +168,12 @@ class LastGood:
     def __init__(self, folder: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder = folder
         self._clock = clock
-        self._pending: dict[str, tuple[Snapshot | None, float]] = {}
+        self._pending: dict[str, tuple[State | None, float]] = {}
         self._first: dict[str, float] = {}
         self._news = asyncio.Event()
 
-    def load(self) -> Iterator[tuple[str, Snapshot, float]]:
-        """What is there: role, snapshot, and when it was written."""
+    def load(self) -> Iterator[tuple[str, State, float]]:
+        """What is there: role, state, and when it was written."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(self._folder.glob(f"*{SUFFIX}"))[:MOST_ROLES]:
             try:
@@ -102,10 +185,10 @@ class LastGood:
                 with contextlib.suppress(OSError):
                     path.replace(path.with_suffix(SET_ASIDE))
 
-    def keep(self, role: str, snapshot: Snapshot | None) -> None:
-        """Have *snapshot* written soon; None: the role is no more, and its file goes."""
+    def keep(self, role: str, state: State | None) -> None:
+        """Have *state* written soon; None: the role is no more, and its file goes."""
         now = self._clock()
-        self._pending[role] = (snapshot, now)
+        self._pending[role] = (state, now)
         self._first.setdefault(role, now)
         self._news.set()
 
@@ -127,9 +210,9 @@ class LastGood:
         """Write all that waits, now, beside the event loop."""
         pending, self._pending = self._pending, {}
         self._first.clear()
-        for role, (snapshot, _) in pending.items():
+        for role, (state, _) in pending.items():
             try:
-                await asyncio.to_thread(self._write, role, snapshot)
+                await asyncio.to_thread(self._write, role, state)
             except OSError as error:
                 log.error("a last good snapshot is not kept", extra={"role": role, "error": str(error)})
 
@@ -143,12 +226,12 @@ class LastGood:
             default=0.0,
         )
 
-    def _write(self, role: str, snapshot: Snapshot | None) -> None:
+    def _write(self, role: str, state: State | None) -> None:
         path = self._folder / f"{blake2b(role.encode(), digest_size=8).hexdigest()}{SUFFIX}"
-        if snapshot is None:
+        if state is None:
             path.unlink(missing_ok=True)
             return
-        content = pack(role, snapshot, time.time())
+        content = pack(role, state, time.time())
         if len(content) > MOST_BYTES:
             log.warning("a snapshot is too large to be kept", extra={"role": role, "bytes": len(content)})
             return

@@ -14,6 +14,7 @@ from typing import Any
 from protos import gloo
 from services.gloo.clusters import Clusters, Instances
 from services.gloo.feedback import Refusal, copy_of
+from services.gloo.memory import Memory
 from services.gloo.parts import WHOLE
 from services.gloo.plugin import Policy
 from services.gloo.proxies import HostKey, Proxies
@@ -67,13 +68,19 @@ class Pipeline:
     """The state of translation; ``apply`` moves it."""
 
     def __init__(
-        self, instances: Instances, policy: Policy, *, stand_ins: Callable[[], Iterable[bytes]] = tuple
+        self,
+        instances: Instances,
+        policy: Policy,
+        *,
+        memory: Memory | None = None,
+        stand_ins: Callable[[], Iterable[bytes]] = tuple,
     ) -> None:
         """*stand_ins* are virtual hosts served in place of newer ones; what they forward to is kept up."""
-        self.clusters = Clusters(instances, policy)
+        self._memory = memory or Memory()
+        self.clusters = Clusters(instances, policy, self._memory)
         self._stand_ins = stand_ins
-        self._known: dict[str, ConsulSelection] = {}  # those wanted so far, by cluster
-        self.proxies = Proxies(policy)
+        self._known = self._memory.known()  # the choices wanted so far, by cluster
+        self.proxies = Proxies(policy, self._memory)
         self.reports: dict[Source, Report] = {}
         self._policy = policy
         self._read: dict[tuple[str, Ref], Any] = {}  # the messages that units may read
@@ -113,6 +120,7 @@ class Pipeline:
         for ref in removed:
             outcome.snapshots[role_of(ref)] = None
         new, old = self.clusters.select(self._selections())
+        self._memory.forget_clusters()
         shared_differs = self.clusters.patch([*put, *new], [*drop, *old], changes.services)
         for ref in self.proxies.served if shared_differs else built:
             outcome.snapshots[role_of(ref)] = self.snapshot(ref)
@@ -142,6 +150,8 @@ class Pipeline:
                 if made is not None:
                     put.append(made)
                 outcome.reported.add(stored.source)
+            elif stored.message is None and (UPSTREAM.name, ref) not in self._read:
+                put += filter(None, [self.clusters.remembered(ref)])
             await self._breath.take()
         for ref in changes.gone.get(UPSTREAM, ()):
             self._lose(UPSTREAM, ref, looked_at)

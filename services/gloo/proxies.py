@@ -7,11 +7,12 @@ route configuration is joined from its hosts' bytes. What is broken keeps its la
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from protos import gloo
-from services.gloo.parts import WHOLE
+from services.gloo.memory import Memory
+from services.gloo.parts import WHOLE, domains_of
 from services.gloo.plugin import Policy
 from services.gloo.resources import EMPTY, Resource, Resources
 from services.gloo.sanitize import choose_host, choose_resource, fallback_resources, has_errors
@@ -60,13 +61,15 @@ class ServedProxy:
     routes: Resources = EMPTY
     reports: Reports = field(default_factory=dict)
     selections: frozenset[ConsulSelection] = frozenset()
+    partial: tuple[tuple[str, str], ...] = ()  # hosts without their broken routes, by route configuration
 
 
 class Proxies:
     """``served`` is for reading. Feed ``put`` and ``drop``, then ``translate`` units, then ``build``."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, memory: Memory) -> None:
         self.served: dict[Ref, ServedProxy] = {}
+        self._memory = memory
         self._policy = policy
         self._proxies: dict[Ref, gloo.Proxy] = {}
         self._inputs: dict[HostKey, HostInput] = {}
@@ -99,6 +102,7 @@ class Proxies:
     def drop(self, ref: Ref) -> list[HostKey]:
         self._proxies.pop(ref, None)
         self.served.pop(ref, None)
+        self._memory.forget(ref)
         gone = list(self._hosts_of.pop(ref, ()))
         self._forget(gone)
         return gone
@@ -134,12 +138,14 @@ class Proxies:
         reports: Reports = {owner: check_proxy(proxy)}
         listeners, routes = list(self._fallback), []
         selections: set[ConsulSelection] = set()
+        partial: list[tuple[str, str]] = []
         conflicts = listener_conflicts(proxy.listeners)
         for i, given in enumerate(proxy.listeners):
             made, found = translate_listener(given, f"listeners[{i}]", owner, conflicts.get(i, ""))
             merge_reports(reports, found)
-            made = choose_resource(made, has_errors(found), before.listeners.by_name.get(given.name))
-            hosts = self._served_hosts(ref, given, reports) if i not in conflicts else []
+            last_good = before.listeners.by_name.get(given.name) or self._memory.listener(ref, given.name)
+            made = choose_resource(made, has_errors(found), last_good)
+            hosts = self._served_hosts(ref, given, reports, partial) if i not in conflicts else []
             if made is not None and made.name not in {each.name for each in listeners}:
                 name = route_configuration_name(given.name)
                 listeners.append(made)
@@ -150,17 +156,22 @@ class Proxies:
             routes=before.routes.patched(put=routes, drop=_others(before.routes, routes)),
             reports=reports,
             selections=frozenset(selections),
+            partial=tuple(partial),
         )
         self.served[ref] = served
+        self._memory.forget(ref)
         return served
 
-    def _served_hosts(self, ref: Ref, given: gloo.Listener, reports: Reports) -> list[TranslatedHost]:
+    def _served_hosts(
+        self, ref: Ref, given: gloo.Listener, reports: Reports, partial: list[tuple[str, str]]
+    ) -> list[TranslatedHost]:
         """The listener's virtual hosts that can stand beside each other; findings go to *reports*."""
         for key in _keys(ref, given):
             if (failure := self._units.failures.get(key)) is not None:
                 text = f"virtual host {key[2]}: internal error, its last good version is served: {failure!r}"
                 reports.setdefault(Source("Proxy", ref), Report()).error("", text)
         keys = [key for key in _keys(ref, given) if key in self._units.values]
+        self._remember(keys)
         hosts = [choose_host(self._units.values[key], self._good.get(key)) for key in keys]
         problems = find_conflicts(hosts)
         served = []
@@ -171,7 +182,22 @@ class Proxies:
                 merge_reports(reports, found)
             if i not in problems and host.body:
                 served.append(host)
+                if host.broken and key not in self._good:
+                    partial.append((route_configuration_name(given.name), host.name))
         return served
+
+    def _remember(self, keys: Iterable[HostKey]) -> None:
+        """Give hosts that are broken from the start the last good version that was served before it."""
+        for key in keys:
+            host = self._units.values[key]
+            if not host.broken or key in self._good:
+                continue
+            body = self._memory.host(key[0], route_configuration_name(key[1]), host.name)
+            if body is not None:
+                selections = self._memory.selections(body)
+                self._good[key] = replace(
+                    host, body=body, domains=tuple(domains_of(body)), selections=selections
+                )
 
     def _inputs_of(self, ref: Ref, proxy: gloo.Proxy) -> Iterable[tuple[HostKey, HostInput]]:
         for i, given in enumerate(proxy.listeners):

@@ -47,7 +47,8 @@ class Stack:
     """Starts everything; stories then edit Consul, look at traffic and look at statuses.
 
     *settings* are merged over the tests' own; *delta* chooses the bootstrap; *durable* keeps Consul's data
-    over a restart. Roles are started by ``start``, or one by one with ``start_role``.
+    over a restart; *runtime* are switches of the Envoys. Roles are started by ``start``, or one by one with
+    ``start_role``.
     """
 
     def __init__(
@@ -57,10 +58,12 @@ class Stack:
         settings: Mapping[str, Any] | None = None,
         delta: bool = True,
         durable: bool = False,
+        runtime: Mapping[str, Any] | None = None,
     ) -> None:
         self.directory = directory
         self.consul = ConsulServer(directory / "consul", durable=durable)
         self.delta = delta
+        self.runtime = runtime
         self.http_port, self.xds_port, self.admin_port, *admins = free_ports(6)
         self.admins = dict(zip(ROLES, admins, strict=True))
         self.processes: dict[str, Process] = {}
@@ -127,6 +130,9 @@ class Stack:
         source = "envoy.yaml" if self.delta else "envoy-sotw.yaml"
         bootstrap = yaml.safe_load((REPOSITORY / "examples" / "data" / source).read_text())
         bootstrap["node"] |= {"id": name, **nodes}
+        if self.runtime:
+            layer = {"name": "static", "static_layer": dict(self.runtime)}
+            bootstrap["layered_runtime"] = {"layers": [layer]}
         cluster = bootstrap["static_resources"]["clusters"][0]
         (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
         where = {"address": "127.0.0.1", "port_value": self.xds_port}

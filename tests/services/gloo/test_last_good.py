@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from services.gloo.last_good import LastGood, Unusable, pack, unpack
+from services.gloo.last_good import LastGood, State, Unusable, pack, unpack
+from services.gloo.memory import Following
+from services.gloo.parts import WHOLE
+from services.gloo.quarantine import Blame, Held, Place
 from services.gloo.resources import CLUSTER, ROUTES, Resources, Snapshot, resource
+from services.gloo.translator.consul import ConsulSelection, SubsetKeys
 from shared.ref import Ref, Source
 from tests.support.waiting import eventually
 
@@ -21,10 +26,44 @@ SNAPSHOT = Snapshot(
         ROUTES: Resources.of([resource("r", b"routes")]),
     }
 )
+STATE = State(SNAPSHOT)
+FOLLOWING = Following(
+    ConsulSelection(service="web", data_centers=("dc1",), instance_tags=("a",), exact_tags=("b", "c")),
+    SubsetKeys(tags=("t",), data_centers=("dc1",)),
+    (Source("Upstream", Ref("n", "a")),),
+)
 
 
 def test_a_snapshot_comes_back_with_names_bytes_sources_and_versions() -> None:
-    assert unpack(pack(ROLE, SNAPSHOT, 12.5)) == (ROLE, SNAPSHOT, 12.5)
+    assert unpack(pack(ROLE, STATE, 12.5)) == (ROLE, STATE, 12.5)
+
+
+def test_what_is_held_and_what_is_followed_comes_back_with_it() -> None:
+    blame = Blame(client="7", node="envoy", text="no such policy")
+    sources = frozenset({Source("Upstream", Ref("n", "a"))})
+    good = SNAPSHOT.of(CLUSTER).by_name["a"].body
+    held = tuple(
+        Held(
+            place=Place(ROLE, CLUSTER, name),
+            part=WHOLE,
+            refused=2**63 + 5,
+            good=stand_in,
+            blame=blame,
+            at=1.0,
+            sources=sources,
+        )
+        for name, stand_in in (("a", good), ("new", None))
+    )
+    state = State(SNAPSHOT, held, {"web_n": FOLLOWING}, (("routes", "host"),))
+
+    _, found, _ = unpack(pack(ROLE, state, 1.0))
+
+    assert [(each.place, each.refused, each.good, each.sources) for each in found.held] == [
+        (each.place, each.refused, each.good, each.sources) for each in held
+    ]
+    assert [each.blame for each in found.held] == [replace(blame, client="")] * 2
+    assert found.following == {"web_n": FOLLOWING}
+    assert found.partial == (("routes", "host"),)
 
 
 @pytest.mark.parametrize(
@@ -40,19 +79,19 @@ def test_a_snapshot_comes_back_with_names_bytes_sources_and_versions() -> None:
 )
 def test_a_spoilt_file_is_not_usable(spoil) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(Unusable):
-        unpack(spoil(pack(ROLE, SNAPSHOT, 1.0)))
+        unpack(spoil(pack(ROLE, STATE, 1.0)))
 
 
 async def test_the_newest_snapshot_is_loaded_and_a_gone_role_leaves_nothing(tmp_path: Path) -> None:
     kept = LastGood(tmp_path / "state")
     assert list(kept.load()) == []
-    kept.keep(ROLE, Snapshot())
-    kept.keep(ROLE, SNAPSHOT)
-    kept.keep("other", SNAPSHOT)
+    kept.keep(ROLE, State(Snapshot()))
+    kept.keep(ROLE, STATE)
+    kept.keep("other", STATE)
     await kept.flush()
 
-    loaded = {role: snapshot for role, snapshot, _ in LastGood(tmp_path / "state").load()}
-    assert loaded == {ROLE: SNAPSHOT, "other": SNAPSHOT}
+    loaded = {role: state for role, state, _ in LastGood(tmp_path / "state").load()}
+    assert loaded == {ROLE: STATE, "other": STATE}
     kept.keep("other", None)
     await kept.flush()
     assert [role for role, _, _ in LastGood(tmp_path / "state").load()] == [ROLE]
@@ -60,7 +99,7 @@ async def test_the_newest_snapshot_is_loaded_and_a_gone_role_leaves_nothing(tmp_
 
 async def test_a_withheld_snapshot_is_not_written(tmp_path: Path) -> None:
     kept = LastGood(tmp_path)
-    kept.keep(ROLE, SNAPSHOT)
+    kept.keep(ROLE, STATE)
     kept.withhold(ROLE)
     await kept.flush()
 
@@ -71,7 +110,7 @@ async def test_corrupt_files_are_set_aside_and_the_others_load(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     kept = LastGood(tmp_path)
-    kept.keep(ROLE, SNAPSHOT)
+    kept.keep(ROLE, STATE)
     await kept.flush()
     (tmp_path / "0.snapshot").write_bytes(b"garbage")
 
@@ -83,7 +122,7 @@ async def test_corrupt_files_are_set_aside_and_the_others_load(
 async def test_a_burst_is_written_once_it_is_quiet(tmp_path: Path) -> None:
     now = 0.0
     kept = LastGood(tmp_path, clock=lambda: now)
-    kept.keep(ROLE, SNAPSHOT)
+    kept.keep(ROLE, STATE)
     now = 5.0
 
     running = asyncio.create_task(kept.run())

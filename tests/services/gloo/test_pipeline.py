@@ -9,8 +9,11 @@ from typing import Any
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.route.v3 import route_pb2
 
+from services.gloo.memory import Memory
+from services.gloo.parts import parts_of
 from services.gloo.pipeline import Changes, Outcome, Pipeline
 from services.gloo.plugin import Policy
+from services.gloo.quarantine import Blame, Held, Place
 from services.gloo.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, Snapshot
 from services.gloo.translator.endpoints import Endpoint
 from shared.codec.text import render_json
@@ -55,11 +58,25 @@ class Catalog:
 class World:
     """A pipeline and what stands in Consul; each edit applies one change and gives its outcome."""
 
-    def __init__(self, policy: Policy | None = None) -> None:
-        self.catalog = Catalog()
-        self.pipeline = Pipeline(self.catalog, policy or Policy())
+    def __init__(
+        self, policy: Policy | None = None, memory: Memory | None = None, catalog: Catalog | None = None
+    ) -> None:
+        self.catalog = catalog or Catalog()
+        self.stand_ins: list[bytes] = []
+        self.pipeline = Pipeline(
+            self.catalog, policy or Policy(), memory=memory, stand_ins=lambda: self.stand_ins
+        )
         self.index = 0
         self.stored: dict[Source, Stored] = {}
+
+    def restarted(self) -> World:
+        """Another process that remembers what this one serves, and sees the same instances."""
+        served = {PROXY_SOURCE.ref: self.pipeline.snapshot(PROXY_SOURCE.ref)}
+        partial = self.pipeline.proxies.served[PROXY_SOURCE.ref].partial
+        memory = Memory(
+            served, self.pipeline.clusters.following, [(PROXY_SOURCE.ref, *host) for host in partial]
+        )
+        return World(memory=memory, catalog=self.catalog)
 
     async def put(self, kind: Kind, name: str, document: dict[str, Any] | bytes) -> Outcome:
         return await self.put_all((kind, name, document))
@@ -326,3 +343,138 @@ async def test_equal_objects_give_equal_versions_whatever_came_before() -> None:
     assert [first.of(kind).version for kind in (LISTENER, ROUTES)] == [
         second.of(kind).version for kind in (LISTENER, ROUTES)
     ]
+
+
+def consul_answer(service: str, **fields: Any) -> dict[str, Any]:
+    destination = {"consul": {"serviceName": service}}
+    return {"matchers": [{"prefix": "/"}], "routeAction": {"single": destination}, **fields}
+
+
+async def test_a_host_broken_at_the_start_keeps_what_was_served_before_it() -> None:
+    before = World()
+    before.catalog.services["web"] = (Instance("127.0.0.1", 80),)
+    await before.put(PROXY, "gateway-proxy", proxy(host("a", consul_answer("web")), host("b", answer("old"))))
+    (cluster,) = before.pipeline.clusters.clusters.by_name
+
+    after = before.restarted()
+    broken = host("a", consul_answer("web", options={"csrf": {}}))
+    outcome = await after.put(PROXY, "gateway-proxy", proxy(broken, host("b", answer("new"))))
+
+    assert bodies(outcome.snapshots[ROLE]) == {"gloo-system_a": [cluster], "gloo-system_b": ["new"]}
+    assert ports(outcome.snapshots[ROLE], cluster) == [80]
+    owner = Source("VirtualService", Ref("gloo-system", "a"))
+    assert after.pipeline.found_in(PROXY_SOURCE.ref)[owner].errors
+    outcome = await after.move("web", Instance("127.0.0.1", 81))
+    assert ports(outcome.snapshots[ROLE], cluster) == [81]
+    outcome = await after.put(PROXY, "gateway-proxy", proxy(host("a", answer("mended"))))
+    assert bodies(outcome.snapshots[ROLE]) == {"gloo-system_a": ["mended"]}
+    assert after.pipeline.clusters.clusters.by_name == {}
+
+
+async def test_a_host_that_was_served_in_part_stays_as_it_would_be_without_a_restart() -> None:
+    broken = [answer("bad", options={"csrf": {}}), answer("good")]
+    before = World()
+    await before.put(PROXY, "gateway-proxy", proxy(host("a", *broken)))
+
+    after = before.restarted()
+    await after.put(PROXY, "gateway-proxy", proxy(host("a", *broken)))
+    outcome = await after.put(PROXY, "gateway-proxy", proxy(host("a", broken[0], answer("better"))))
+
+    assert bodies(outcome.snapshots[ROLE]) == {"gloo-system_a": ["better"]}
+
+
+async def test_an_upstream_broken_at_the_start_keeps_its_cluster_and_follows_its_service() -> None:
+    documents: list[dict[str, Any] | bytes] = [b"\xff\xfe", {"consul": {"serviceNam": "web"}}, {"kube": {}}]
+    for broken in documents:
+        before = World()
+        before.catalog.services["web"] = (Instance("127.0.0.1", 80),)
+        document = proxy(host("a", forward("web")))
+        await before.put_all((UPSTREAM, "web", consul("web")), (PROXY, "gateway-proxy", document))
+
+        after = before.restarted()
+        outcome = await after.put_all((UPSTREAM, "web", broken), (PROXY, "gateway-proxy", document))
+
+        assert ports(outcome.snapshots[ROLE], "web_gloo-system") == [80]
+        outcome = await after.move("web", Instance("127.0.0.1", 81))
+        assert ports(outcome.snapshots[ROLE], "web_gloo-system") == [81]
+        await after.delete(UPSTREAM, "web")
+        assert after.pipeline.clusters.clusters.by_name == {}
+        await after.put(UPSTREAM, "web", broken)
+        assert after.pipeline.clusters.clusters.by_name == {}
+
+
+async def test_a_listener_broken_at_the_start_keeps_what_was_served_before_it() -> None:
+    before = World()
+    await before.put(PROXY, "gateway-proxy", proxy(host("a", answer("good"))))
+    document = proxy(host("a", answer("good")))
+    document["listeners"][0]["bindAddress"] = "nowhere"
+
+    after = before.restarted()
+    outcome = await after.put(PROXY, "gateway-proxy", document)
+
+    snapshot = outcome.snapshots[ROLE]
+    assert snapshot is not None
+    assert snapshot.of(LISTENER) == before.pipeline.snapshot(PROXY_SOURCE.ref).of(LISTENER)
+    assert bodies(snapshot) == {"gloo-system_a": ["good"]}
+    await after.delete(PROXY, "gateway-proxy")
+    outcome = await after.put(PROXY, "gateway-proxy", document)
+    snapshot = outcome.snapshots[ROLE]
+    assert snapshot is not None
+    assert snapshot.of(LISTENER).by_name == {}
+
+
+def held(part: str, good: bytes | None) -> Held:
+    return Held(
+        place=Place(ROLE, ROUTES, ROUTES_NAME),
+        part=part,
+        refused=1,
+        good=good,
+        blame=Blame(client="1", node="envoy", text="no good"),
+        at=0.0,
+        sources=frozenset(),
+    )
+
+
+async def test_an_envoys_refusal_of_a_host_is_told_to_the_route_that_is_new_in_it() -> None:
+    world = World()
+    table = {
+        "sources": [{"kind": "*v1.RouteTable", "name": "t", "namespace": "gloo-system", "path": "routes[4]"}]
+    }
+    old = host("a", answer("one"), answer("two"), answer("three"))
+    outcome = await world.put(PROXY, "gateway-proxy", proxy(old))
+    snapshot = outcome.snapshots[ROLE]
+    assert snapshot is not None
+    good = parts_of(ROUTES, snapshot.of(ROUTES).by_name[ROUTES_NAME].body)["gloo-system_a"]
+
+    service, table_source = (
+        Source(kind, Ref("gloo-system", name))
+        for kind, name in (("VirtualService", "a"), ("RouteTable", "t"))
+    )
+    for routes, expected in (
+        ((answer("one"), answer("new"), answer("three")), {service}),
+        ((answer("one"), answer("new", metadata=table), answer("three")), {table_source}),
+        ((answer("new"), answer("new"), answer("three")), {service}),
+    ):
+        await world.put(PROXY, "gateway-proxy", proxy(host("a", *routes)))
+        assert world.pipeline.trace(held("gloo-system_a", good)) == expected
+        assert world.pipeline.trace(held("gloo-system_a", None)) == {service}
+
+
+async def test_what_a_stand_in_forwards_to_is_kept_up_as_long_as_it_stands_in() -> None:
+    world = World()
+    world.catalog.services["web"] = (Instance("127.0.0.1", 80),)
+    outcome = await world.put(PROXY, "gateway-proxy", proxy(host("a", consul_answer("web"))))
+    snapshot = outcome.snapshots[ROLE]
+    assert snapshot is not None
+    (cluster,) = snapshot.of(CLUSTER).by_name
+    parts = parts_of(ROUTES, snapshot.of(ROUTES).by_name[ROUTES_NAME].body)
+
+    await world.put(PROXY, "gateway-proxy", proxy(host("a", answer("refused by Envoy"))))
+    assert world.pipeline.clusters.clusters.by_name == {}
+    world.stand_ins.append(parts["gloo-system_a"])
+    outcome = await world.pipeline.apply(Changes())
+    assert ports(outcome.snapshots[ROLE], cluster) == [80]
+
+    world.stand_ins.clear()
+    await world.pipeline.apply(Changes())
+    assert world.pipeline.clusters.clusters.by_name == {}

@@ -1,0 +1,86 @@
+"""What was served before: by an earlier process, as the state directory has it, or under earlier settings.
+
+Translation begins with nothing, so without it an object that is broken at the start would lose its last good
+version. Asked only about objects that are translated for the first time; what was built once is forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from services.gloo.parts import parts_of
+from services.gloo.resources import CLUSTER, LISTENER, ROUTES, Resource, Snapshot, TypeUrl
+from services.gloo.translator.consul import ConsulSelection, SubsetKeys
+from services.gloo.translator.endpoints import NO_SUBSETS
+from services.gloo.xds.wire import mentions
+from shared.ref import Ref, Source
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """Which instances a cluster takes, and how its subsets are cut."""
+
+    selection: ConsulSelection
+    subsets: SubsetKeys = NO_SUBSETS
+    sources: tuple[Source, ...] = ()
+
+
+class Memory:
+    """*snapshots* by Proxy; *following* is what its clusters' endpoints were made of, by cluster; *partial*
+    are the virtual hosts served without their broken routes, by Proxy and route configuration."""
+
+    def __init__(
+        self,
+        snapshots: Mapping[Ref, Snapshot] | None = None,
+        following: Mapping[str, Following] | None = None,
+        partial: Collection[tuple[Ref, str, str]] = (),
+    ) -> None:
+        self._snapshots = dict(snapshots or {})
+        self._following = dict(following or {})
+        self._partial = frozenset(partial)
+        self._clusters = {
+            name: each
+            for snapshot in self._snapshots.values()
+            for name, each in snapshot.of(CLUSTER).by_name.items()
+        }
+        self._parts: dict[tuple[Ref, str], dict[str, bytes]] = {}
+
+    def cluster(self, name: str) -> Resource | None:
+        return self._clusters.get(name)
+
+    def following(self, cluster: str) -> Following | None:
+        return self._following.get(cluster)
+
+    def listener(self, proxy: Ref, name: str) -> Resource | None:
+        return self._of(proxy, LISTENER, name)
+
+    def host(self, proxy: Ref, routes: str, name: str) -> bytes | None:
+        """A virtual host of a route configuration, if all of it was good."""
+        if (proxy, routes, name) in self._partial:
+            return None
+        if (proxy, routes) not in self._parts:
+            configuration = self._of(proxy, ROUTES, routes)
+            self._parts[proxy, routes] = parts_of(ROUTES, configuration.body) if configuration else {}
+        return self._parts[proxy, routes].get(name)
+
+    def selections(self, host: bytes) -> frozenset[ConsulSelection]:
+        """What the `consul` destinations of a virtual host chose."""
+        known = self.known().items()
+        return frozenset(selection for name, selection in known if mentions(host, [name.encode()]))
+
+    def known(self) -> dict[str, ConsulSelection]:
+        """All that `consul` destinations chose, by cluster."""
+        return {name: each.selection for name, each in self._following.items() if not each.sources}
+
+    def forget(self, proxy: Ref) -> None:
+        self._snapshots.pop(proxy, None)
+        for key in [key for key in self._parts if key[0] == proxy]:
+            del self._parts[key]
+
+    def forget_clusters(self) -> None:
+        self._clusters.clear()
+
+    def _of(self, proxy: Ref, type_url: TypeUrl, name: str) -> Resource | None:
+        snapshot = self._snapshots.get(proxy)
+        return snapshot.of(type_url).by_name.get(name) if snapshot else None
