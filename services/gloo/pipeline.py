@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 from protos import gloo
@@ -32,7 +31,6 @@ from shared.runtime.breath import Breath
 from shared.store.keys import PROXY, UPSTREAM, UPSTREAM_GROUP, Kind
 from shared.store.objects import Stored
 
-UNITS_A_TURN = 8
 MOST_KNOWN = 10_000  # selections that are remembered at most
 
 
@@ -191,8 +189,8 @@ class Pipeline:
             self._lose(PROXY, ref, looked_at)
             lost += self.proxies.drop(ref)
         build |= self.proxies.translate(self._get, drop=lost)
-        for turn in turns({*units, *self.proxies.readers(looked_at)}, UNITS_A_TURN):
-            build |= self.proxies.translate(self._get, put=turn)
+        for unit in {*units, *self.proxies.readers(looked_at)}:
+            build |= self.proxies.translate(self._get, put=[unit])
             await self._breath.take()
         build -= removed
         for ref in build:
@@ -261,9 +259,3 @@ def role_of(ref: Ref) -> str:
 def proxy_of(role: str) -> Ref:
     namespace, _, name = role.partition("~")
     return Ref(namespace, name)
-
-
-def turns(items: Iterable[HostKey], size: int) -> Iterable[list[HostKey]]:
-    rest = iter(items)
-    while turn := list(islice(rest, size)):
-        yield turn

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.gateway.translation import Translation
+from services.gateway.translation import Changes, Translation
 from services.gateway.translator.model import Rules
+from shared.incremental.units import at_once
 from shared.ref import Ref, Source
-from tests.services.gateway.support import NAMESPACE, apply, documents, findings, source_of
+from tests.services.gateway.support import NAMESPACE, apply, documents, findings, objects, source_of
 
 GATEWAY = {
     "kind": "Gateway",
@@ -237,3 +238,17 @@ def test_nothing_at_all_is_nothing() -> None:
     assert apply(translation) == set()
     assert translation.render() == {}
     assert translation.report(Source("VirtualService", Ref("a", "b"))).clean
+
+
+def test_in_steps_the_result_is_the_same_and_every_service_is_a_step() -> None:
+    world = [GATEWAY, *(service(f"v{i}") for i in range(20)), delegating("d", ref={"name": "none"})]
+    one, other = Translation(NAMESPACE), Translation(NAMESPACE)
+    changes = Changes()
+    changes.add(objects(world), ())
+
+    touched = at_once(one.update_in_steps(changes))
+    computed = [other.services.computed for _ in other.update_in_steps(changes)]
+
+    assert touched == {stored.source for stored in objects(world)} | {source_of("RouteTable", "none")}
+    assert list(range(1, 22)) == sorted(set(computed))
+    assert (documents(one), findings(one)) == (documents(other), findings(other))
