@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from protos import gloo
+from services.gloo.proxyless import Proxyless
 from services.gloo.xds import Cache, Observer, Options, XdsServer
 from services.gloo.xds.client import Measure
 from services.gloo.xds.tls import Files, Roles, follow
@@ -29,7 +30,11 @@ class Serving:
         self._roles.allow(_clients(settings))
         self._files = Files.of(self._lasting.tls) if self._lasting.tls else None
         self.server = XdsServer(
-            cache, Options.of(settings), observer, measure=measure, admit=self._roles.admit
+            cache,
+            Options.of(settings),
+            Proxyless(cache, observer),
+            measure=measure,
+            admit=self._roles.admit,
         )
 
     async def start(self, tasks: Supervisor) -> None:

@@ -42,7 +42,11 @@ def translate_endpoints(
     members = [translate_endpoint(each, subsets) for each in endpoints]
     out = endpoint.ClusterLoadAssignment(cluster_name=cluster)
     if members:
-        out.endpoints = [endpoint.LocalityLbEndpoints(lb_endpoints=members)]
+        out.endpoints = [  # gRPC passes over a locality that is not named or not weighted
+            endpoint.LocalityLbEndpoints(
+                locality=core.Locality(), lb_endpoints=members, load_balancing_weight=1
+            )
+        ]
     return resource(cluster, encode(out), sources)
 
 

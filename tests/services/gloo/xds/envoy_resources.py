@@ -43,7 +43,15 @@ def eds_cluster(name: str, **more: Any) -> Resource:
 
 def endpoints(name: str, *ports: int) -> Resource:
     members = [endpoint.LbEndpoint(endpoint=endpoint.Endpoint(address=_address(port))) for port in ports]
-    localities = [endpoint.LocalityLbEndpoints(lb_endpoints=members)] if members else []
+    localities = (
+        [
+            endpoint.LocalityLbEndpoints(
+                locality=core.Locality(), lb_endpoints=members, load_balancing_weight=1
+            )
+        ]
+        if members
+        else []
+    )
     return resource(name, encode(endpoint.ClusterLoadAssignment(cluster_name=name, endpoints=localities)))
 
 
