@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 20.0
 HEARTBEAT_SECONDS = 2.0
+COLLECT_AFTER = (700, 10, 100)
+"""The garbage collector's thresholds: its full rounds, which hold up the loop, ten times rarer than usual."""
 FAILED = 1
 BAD_SETTINGS = 2
 
@@ -99,6 +101,7 @@ def run(
     try:
         options = parse(name, argv, os.environ, admin_addr, keeps_state=keeps_state)
         logs.configure(options.log_level)
+        gc.set_threshold(*COLLECT_AFTER)
         file = SettingsFile(dir=options.dir, namespace=options.namespace, name=options.name)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_run(name, serve, options, file, settings_used))
