@@ -1,23 +1,25 @@
 """gRPC clients without an Envoy (``xds:///``): the role ``<role>~api`` and what it is served.
 
 Such a client asks for a listener by the name it was told to call. So every domain of a Proxy's virtual hosts,
-those with a ``*`` aside, is an API listener that refers to the route configuration it stands in; clusters,
-endpoints and routes are the Envoys'. That is derived from what the Envoys are served, while anybody asks.
+those with a ``*`` aside, is an API listener, and every virtual host a route configuration: gRPC refuses one
+in which any route switches on a filter that it does not know, as CORS, and that should cost no other host.
+Clusters and endpoints are the Envoys'. All is derived from what those are served, while anybody asks.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from protos.envoy import hcm, listener, router
 from services.gloo.parts import WHOLE, domains_of, parts_of
-from services.gloo.resources import LISTENER, ROUTES, Resource, Snapshot, TypeUrl, resource
+from services.gloo.resources import LISTENER, ROUTES, Resource, Resources, Snapshot, TypeUrl, resource
 from services.gloo.translator.cluster import ADS
 from services.gloo.translator.listener import ROUTER
+from services.gloo.translator.virtual_host import VIRTUAL_HOSTS_FIELD
 from services.gloo.xds import Cache, Observer
-from shared.codec.encode import encode, pack
+from shared.codec.encode import encode, length_delimited, pack
 
 log = logging.getLogger(__name__)
 
@@ -87,22 +89,39 @@ class Proxyless:
         snapshot = self._cache.get(role.removesuffix(SUFFIX))
         if snapshot is None:
             return
-        before = (self._cache.get(role) or Snapshot()).of(LISTENER)
-        made = {
-            domain: api_listener(domain, name)
-            for name, routes in sorted(snapshot.of(ROUTES).by_name.items(), reverse=True)
-            for domain in domains(routes)
-        }
-        listeners = before.patched(put=made.values(), drop=before.by_name.keys() - made.keys())
-        self._cache.set(role, snapshot.replaced({LISTENER: listeners}))
+        before = self._cache.get(role) or Snapshot()
+        listeners: dict[str, Resource] = {}
+        routes: dict[str, Resource] = {}
+        for _, given in sorted(snapshot.of(ROUTES).by_name.items(), reverse=True):
+            for host, domains in hosts(given):
+                routes[host.name] = host
+                listeners.update((domain, api_listener(domain, host.name)) for domain in domains)
+        changes = {LISTENER: listeners, ROUTES: routes}
+        self._cache.set(
+            role, snapshot.replaced({kind: _moved(before.of(kind), made) for kind, made in changes.items()})
+        )
+
+
+def _moved(before: Resources, made: Mapping[str, Resource]) -> Resources:
+    return before.patched(put=made.values(), drop=before.by_name.keys() - made.keys())
 
 
 @lru_cache(maxsize=64)
-def domains(routes: Resource) -> frozenset[str]:
-    """The domains that can be called by name."""
-    hosts = parts_of(ROUTES, routes.body)
-    found = (domain for name, host in hosts.items() if name != WHOLE for domain in domains_of(host))
-    return frozenset(domain for domain in found if "*" not in domain)
+def hosts(given: Resource) -> tuple[tuple[Resource, tuple[str, ...]], ...]:
+    """The virtual hosts of a route configuration, each in one of its own, and its plain domains."""
+    return tuple(
+        (
+            route_configuration(f"{given.name}/{name}", host),
+            tuple(domain for domain in domains_of(host) if "*" not in domain),
+        )
+        for name, host in parts_of(ROUTES, given.body).items()
+        if name != WHOLE
+    )
+
+
+@lru_cache(maxsize=65_536)
+def route_configuration(name: str, host: bytes) -> Resource:
+    return resource(name, length_delimited(1, name.encode()) + length_delimited(VIRTUAL_HOSTS_FIELD, host))
 
 
 @lru_cache(maxsize=65_536)

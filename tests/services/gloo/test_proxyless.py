@@ -16,12 +16,12 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm_pb2,
 )
 
-from protos.envoy import cluster, route
+from protos.envoy import cluster, cors, route
 from services.gloo.proxyless import Proxyless
 from services.gloo.resources import LISTENER, ROUTES, Resource, Resources, Snapshot, resource
 from services.gloo.xds import Cache, Options, XdsServer
 from services.gloo.xds.server import Silent
-from shared.codec.encode import encode
+from shared.codec.encode import encode, pack
 from tests.services.gloo.xds.drivers import ROLE
 from tests.services.gloo.xds.envoy_resources import eds_cluster, endpoints, http_listener, snapshot_of
 from tests.support.waiting import eventually
@@ -105,6 +105,14 @@ async def call(process: asyncio.subprocess.Process) -> str:
         return (await process.stdout.readline()).decode().strip()
 
 
+def with_cors(given: Snapshot) -> Snapshot:
+    """Another virtual host that uses what gRPC does not know."""
+    policy = {"envoy.filters.http.cors": pack(cors.CorsPolicy())}
+    host = route.VirtualHost(name="cors", domains=["cors.example"], typed_per_filter_config=policy)
+    body = encode(route.RouteConfiguration(name="more", virtual_hosts=[host]))
+    return given.replaced({ROUTES: given.of(ROUTES).patched(put=[resource("more", body)])})
+
+
 def content(to: str, **ports: int) -> Snapshot:
     made = snapshot_of(
         clusters=[eds_cluster(name, lb_policy=cluster.ClusterLbPolicy.ROUND_ROBIN) for name in ports],
@@ -119,7 +127,7 @@ async def test_a_grpc_client_without_an_envoy_calls_a_service_and_follows_change
     server = XdsServer(cache, Options(removal_grace=0.2), Proxyless(cache, Silent()))
     await server.start("127.0.0.1", 0)
     async with greeter("one") as one, greeter("two") as two:
-        cache.set(ROLE, content("a", a=one))
+        cache.set(ROLE, with_cors(content("a", a=one)))
         async with caller(server.port, "greeter.example") as client:
             assert await call(client) == "one"
 
@@ -150,7 +158,7 @@ def test_every_plain_domain_is_an_api_listener_and_no_address() -> None:
     assert not made.HasField("address")
     manager = hcm_pb2.HttpConnectionManager()
     assert made.api_listener.api_listener.Unpack(manager)
-    assert manager.rds.route_config_name == "routes"
+    assert manager.rds.route_config_name == "routes/greeter_example"
 
     cache.set(ROLE, content("b", a=1, b=2))
     assert cache.get(API).of(LISTENER) is listeners  # type: ignore[union-attr]
