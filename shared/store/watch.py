@@ -25,8 +25,6 @@ from shared.store.objects import Stored, aside, complete, read_value
 
 log = logging.getLogger(__name__)
 
-"""After this much decoding the rest of the process gets a turn."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectsChange:
