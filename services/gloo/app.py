@@ -98,6 +98,8 @@ async def serve(context: Context) -> None:
     context.admin.debug_below("snapshot", lambda role: snapshot_page(cache.get(role)))
     served.count_clients(lambda: server.streams)
     show_snapshots(context.metrics, cache)
+    held_back = context.metrics.gauge("held_back", "Parts of what is served that an Envoy refused")
+    held_back.set_function(lambda: feedback.held_back)
     session: asyncio.Task[None] | None = None
 
     def begin(settings: gloo.Settings) -> None:

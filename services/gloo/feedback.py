@@ -87,12 +87,14 @@ class Feedback:
         self._nodes: dict[str, tuple[str, str]] = {}
         self._refusals: dict[str, dict[tuple[TypeUrl, str], Refusal]] = {}
         self._held: dict[str, list[Held]] = {}
+        self._told: dict[str, list[Refusal]] = {}  # by role, until something differs
         self._moved = asyncio.Event()
 
     # --- what is served -----------------------------------------------------------------------------------
 
     def publish(self, role: str, snapshot: Snapshot | None) -> None:
         """Serve what translation made, but for what is held back; None: the role is no more."""
+        self._told.pop(role, None)
         if snapshot is None:
             self._quarantine.forget(role)
             self._cache.remove(role)
@@ -103,6 +105,7 @@ class Feedback:
 
     def restore(self, role: str, snapshot: Snapshot, held: Iterable[Held]) -> None:
         """Serve what was served before a restart."""
+        self._told.pop(role, None)
         self._quarantine.restore(role, snapshot, held)
         self._held[role] = self._quarantine.held(role)
         self._cache.set(role, snapshot)
@@ -118,6 +121,7 @@ class Feedback:
                 self._serve(role)
 
     def _serve(self, role: str) -> None:
+        self._told.pop(role, None)
         if (served := self._quarantine.served(role)) is not None:
             self._cache.set(role, served)
         before, held = self._held.get(role, []), self._quarantine.held(role)
@@ -137,6 +141,11 @@ class Feedback:
 
     def refusals(self, role: str) -> list[Refusal]:
         """What the Envoys of *role* refuse now; one resource refused by several stands there once."""
+        if role not in self._told:
+            self._told[role] = self._refusals_of(role)
+        return self._told[role]
+
+    def _refusals_of(self, role: str) -> list[Refusal]:
         found = {
             (refusal.type_url, refusal.name): refusal
             for client in sorted(self._refusals)
@@ -149,6 +158,11 @@ class Feedback:
 
     def held(self, role: str) -> list[Held]:
         return self._held.get(role, [])
+
+    @property
+    def held_back(self) -> int:
+        """How many parts are held back, of all roles."""
+        return sum(map(len, self._held.values()))
 
     def stand_ins(self) -> list[bytes]:
         """The virtual hosts that stand in for others."""
@@ -225,6 +239,7 @@ class Feedback:
                 sources=resource.sources,
             )
             moved |= self._quarantine.refused(place, blame, resource, self._clock())
+        self._told.pop(role, None)
         if moved:
             self._moved.set()
             self._serve(role)
@@ -232,6 +247,7 @@ class Feedback:
 
     def _tell(self, ended: Iterable[Refusal]) -> None:
         for role in {refusal.role for refusal in ended}:
+            self._told.pop(role, None)
             self._notify(role)
 
 

@@ -42,6 +42,7 @@ MOST_VERSIONS = 64  # whose answers are still awaited, of one resource
 MOST_WORDS = 64  # of Envoy's text that are looked for
 LEAST_WORD = 3
 _WORD_END = re.compile(r"[\s'\"]+")
+_HOST_NUMBER = re.compile(r"RouteConfigurationValidationError\.VirtualHosts\[(\d+)\]")
 
 
 class Place(NamedTuple):
@@ -82,10 +83,11 @@ class Held:
 @dataclass(slots=True)
 class Group:
     """Parts left out for now, by the digests they had. With *blame* one of them is guilty, provided that
-    all that was offered before is accepted."""
+    *beside*, what was refused together with them, is accepted without them."""
 
     parts: dict[str, int]
     blame: Blame | None = None
+    beside: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -314,8 +316,10 @@ class Quarantine:
             ((part, digest),) = digests.items()
             self._convict(place, shelf, case, part, digest, blame, now)
         else:
-            aside = accused(blame.text, suspects) or set(list(suspects)[len(suspects) // 2 :])
-            case.groups.insert(0, Group({part: digests[part] for part in sorted(aside)}, blame))
+            aside = counted(blame.text, resource, suspects) or accused(blame.text, suspects)
+            aside = aside or set(list(suspects)[len(suspects) // 2 :])
+            beside = {part: digest for part, digest in digests.items() if part not in aside}
+            case.groups.insert(0, Group({part: digests[part] for part in sorted(aside)}, blame, beside))
         return True
 
     def _suspects(self, place: Place, shelf: Shelf, case: Case, resource: Resource) -> dict[str, bytes]:
@@ -361,8 +365,9 @@ class Quarantine:
             if group.blame is None:
                 return
             if len(group.parts) > 1:
-                rest = list(group.parts.items())[len(group.parts) // 2 :]
-                case.groups.insert(0, Group(dict(rest), group.blame))
+                parts, half = list(group.parts.items()), len(group.parts) // 2
+                beside = group.beside | dict(parts[:half])
+                case.groups.insert(0, Group(dict(parts[half:]), group.blame, beside))
                 return
             for part, digest in group.parts.items():
                 self._convict(place, shelf, case, part, digest, group.blame, now)
@@ -419,8 +424,8 @@ class Quarantine:
                     made = _substitute(type_url, case, shelf.wanted.by_name[name], shelf.good.get(name))
                     put += [made] if made is not None else []
                     drop += [name] if made is None else []
-            served = shelf.wanted.patched(put=put, drop=drop)
-            if served == shelf.served:
+            served = shelf.wanted.patched(put=put, drop=drop) if put or drop else shelf.wanted
+            if (put or drop) and served == shelf.served:
                 served = shelf.served  # the same set for the same content: streams compare by identity
             shelf.served = served
             if served is not shelf.wanted:
@@ -431,6 +436,14 @@ class Quarantine:
                     if not published or published[-1] != each.digest:
                         published.append(each.digest)
         self._served[role] = wanted.replaced(changed) if changed else wanted
+
+
+def counted(text: str, resource: Resource, parts: Mapping[str, bytes]) -> set[str]:
+    """The virtual host that Envoy's text gives by its number."""
+    if (found := _HOST_NUMBER.search(text)) is None:
+        return set()
+    hosts = [part for part in parts_of(ROUTES, resource.body) if part != WHOLE]
+    return set(hosts[int(found[1]) : int(found[1]) + 1]) & parts.keys()
 
 
 def accused(text: str, parts: Mapping[str, bytes]) -> set[str]:
@@ -457,13 +470,16 @@ def _prove(shelf: Shelf, resource: Resource) -> None:
 
 def _drop_changed(case: Case, parts: Mapping[str, bytes]) -> None:
     """Let go of what is another version by now, or gone."""
-    digests = {part: part_digest(parts[part]) for part in case.held.keys() | case.waiting if part in parts}
+    known = case.held.keys() | case.waiting.union(*(group.beside for group in case.groups))
+    digests = {part: part_digest(parts[part]) for part in known if part in parts}
     case.held = {part: held for part, held in case.held.items() if digests.get(part) == held.refused}
     groups = []
     for group in case.groups:
         same = {part: digest for part, digest in group.parts.items() if digests.get(part) == digest}
-        if same:
-            groups.append(Group(same, group.blame if len(same) == len(group.parts) else None))
+        if same == group.parts and group.beside.items() <= digests.items():
+            groups.append(group)
+        elif same:
+            groups.append(Group(same))
     case.groups = groups
 
 

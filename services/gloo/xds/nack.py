@@ -20,7 +20,9 @@ _MENTIONED = re.compile(r"\b(?:in route |(?:listener|cluster|secret|named) ')([^
 def normalise(message: str) -> str:
     """*message* without what differs between two refusals of the same thing, and of bearable length."""
     text = _SPACE.sub(" ", _DEBUG_MARK.sub("", message)).strip()
-    return text if len(text) <= MAX_LENGTH else text[: MAX_LENGTH - 1] + "…"
+    if len(text) <= MAX_LENGTH:
+        return text
+    return f"{text[: MAX_LENGTH // 2 - 1]}…{text[-MAX_LENGTH // 2 :]}"  # the reason follows what is printed
 
 
 def blame(message: str, resources: Collection[Resource]) -> tuple[Resource, ...]:

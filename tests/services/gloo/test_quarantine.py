@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from random import Random
 
 import pytest
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 
 from services.gloo.parts import parts_of
-from services.gloo.quarantine import SEARCH_SECONDS, Blame, Place, Quarantine, accused
+from services.gloo.quarantine import SEARCH_SECONDS, Blame, Place, Quarantine, accused, counted
 from services.gloo.resources import (
     CLUSTER,
     LISTENER,
@@ -481,3 +482,48 @@ def test_words_of_the_text_accuse_those_that_hold_them(text: str, expected: Iter
     parts = {"a": b"\n\x0da.example.com %NO(x)%", "b": b"\n\x0db.example.com", "c": b"\n\x0dc.example.com"}
 
     assert accused(text, parts) == expected
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_after_any_edits_exactly_the_bad_hosts_are_held_and_nothing_is_refused_again(seed: int) -> None:
+    chance = Random(seed)
+    world = World()
+    verdict = dislikes(*(f"bad-{n}" for n in range(100)))
+    envoys = [Envoy(world, str(n), verdict) for n in range(chance.choice((1, 1, 3)))]
+    hosts = many(12)
+    world.want(routes(hosts))
+    world.settle(*envoys)
+    for turn in range(15):
+        for name in chance.sample(sorted(hosts), chance.randint(1, 6)):
+            hosts[name] = f"{chance.choice(('bad', 'new', 'new'))}-{turn}"
+        if chance.random() < 0.3:
+            hosts[f"more-{turn}"] = f"bad-{turn}" if chance.random() < 0.5 else "new"
+        if chance.random() < 0.2:
+            del hosts[chance.choice(sorted(hosts))]
+        world.want(routes(hosts))
+        if chance.random() < 0.3:
+            chance.choice(envoys).answer()  # the next edit comes while the answer is on its way
+            continue
+        world.settle(*envoys)
+
+        assert set(world.held()) == {name for name in hosts if hosts[name].startswith("bad")}
+        served = world.hosts()
+        assert all(served[name] == hosts[name] for name in hosts if not hosts[name].startswith("bad"))
+        assert not any(content.startswith("bad") for content in served.values())
+        refusals = [len(envoy.refusals) for envoy in envoys]
+        world.want(routes({**hosts, "probe": f"new-{turn}"}))
+        world.settle(*envoys)
+        assert [len(envoy.refusals) for envoy in envoys] == refusals
+        world.want(routes(hosts))
+        world.settle(*envoys)
+
+
+def test_a_number_in_the_text_says_which_host_it_is() -> None:
+    given = routes(many(5))
+    parts = parts_of(ROUTES, given.body)
+    text = "RouteConfigurationValidationError.VirtualHosts[3]: embedded message failed validation"
+
+    assert counted(text, given, parts) == {"h3"}
+    assert counted(text, given, {"h1": b""}) == set()
+    assert counted(text.replace("3", "9"), given, parts) == set()
+    assert counted("something else", given, parts) == set()

@@ -48,4 +48,7 @@ def test_debug_marks_and_line_breaks_make_no_difference() -> None:
 
 
 def test_a_text_without_end_has_one() -> None:
-    assert len(normalise("word " * 10_000)) == MAX_LENGTH
+    text = normalise("word " * 10_000 + ": the reason")
+    assert len(text) == MAX_LENGTH
+    assert text.startswith("word")
+    assert text.endswith("the reason")
