@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-COMMAND = re.compile(r"%%|%([A-Z0-9_]+)(?:\((.*?)\))?(:[0-9]+)?%|%")
+COMMAND = re.compile(r"%%|%([A-Z0-9_]+)(?:\((.*?)\))?(:[0-9]{1,9})?%|%")
 
 PLAIN = frozenset(
     """

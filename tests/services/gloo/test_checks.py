@@ -18,6 +18,7 @@ BAD_VALUES = [
     "%NOPE%",
     "%REQ%",
     "%REQ()%",
+    "%REQ(a):99999999999999999999%",
     "%REQ(a b)%",
     "%REQ(a?b?c)%",
     "%PROTOCOL(x)%",
