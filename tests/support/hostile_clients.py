@@ -18,7 +18,7 @@ from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import DataReceived
+from h2.events import DataReceived, StreamReset, TrailersReceived
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 
@@ -38,6 +38,7 @@ class Connection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self.writer = writer
+        self.ended = False
         self.h2 = H2Connection(H2Configuration(client_side=True, header_encoding=None))
         self.h2.initiate_connection()
         self.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 2**30})
@@ -62,6 +63,7 @@ class Connection:
         if not data:
             raise ConnectionError
         events = self.h2.receive_data(data)
+        self.ended |= any(isinstance(event, TrailersReceived | StreamReset) for event in events)
         self.flush()
         return events
 
@@ -128,37 +130,40 @@ async def reconnects(port: int) -> None:
 
 
 async def sends_garbage(port: int) -> None:
-    while True:
-        with contextlib.suppress(OSError, ProtocolError):
-            async with connected(port) as connection:
-                connection.open(framed(os.urandom(2_000)))
+    """In messages, and on the connection."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.1), connected(port) as connection:
+            connection.open(framed(os.urandom(2_000)))
+            await connection.read()
+            connection.writer.write(os.urandom(20_000))
+            while True:
                 await connection.read()
-                connection.writer.write(os.urandom(2_000))
-                await connection.read()
-        await asyncio.sleep(0.01)
 
 
 async def asks_for_names(port: int) -> None:
-    """100,000 names, at once and, where that is refused, by and by."""
+    """100,000 names, at once and by and by, until that is refused."""
     names = [f"name-{number}" for number in range(100_000)]
-    while True:
-        for chunk in (len(names), 1_000):
-            with contextlib.suppress(OSError, ProtocolError):
-                async with connected(port) as connection:
-                    await connection.read()
-                    stream = connection.open(b"")
-                    for start in range(0, len(names), chunk):
-                        data = request(ROUTES, resource_names_subscribe=names[start : start + chunk])
-                        while data:
-                            window = min(connection.h2.local_flow_control_window(stream), 16_384)
-                            if window > 0:
-                                connection.say(stream, data[:window])
-                                data = data[window:]
-                            else:
-                                await connection.read()
-                    while stream in connection.h2.streams and not connection.h2.streams[stream].closed:
-                        await connection.read()
-        await asyncio.sleep(0.2)
+    for chunk in (len(names), 1_000):
+        async with connected(port) as connection:
+            await connection.read()
+            stream = connection.open(b"")
+            for start in range(0, len(names), chunk):
+                await write(
+                    connection, stream, request(ROUTES, resource_names_subscribe=names[start:][:chunk])
+                )
+            while not connection.ended:
+                await connection.read()
+
+
+async def write(connection: Connection, stream: int, data: bytes) -> None:
+    """As the window allows, until the server ends the stream."""
+    while data and not connection.ended:
+        window = min(connection.h2.local_flow_control_window(stream), 16_384)
+        if window > 0:
+            connection.say(stream, data[:window])
+            data = data[window:]
+        else:
+            await connection.read()
 
 
 async def opens_streams(port: int) -> None:

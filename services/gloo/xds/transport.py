@@ -297,7 +297,10 @@ class _Processor(EventsProcessor):
             super().process(event)
 
     def process_data_received(self, event: DataReceived) -> None:
-        """Health and reflection would wait for a message of any size."""
+        """Health and reflection would wait for a message of any size; and grpclib takes a frame without
+        data for the end of the stream."""
+        if not event.flow_controlled_length:
+            return
         super().process_data_received(event)
         stream = self.streams.get(event.stream_id)
         if stream is not None and stream.buffer._acked_size > self._buffered:

@@ -13,8 +13,8 @@ from tests.support.waiting import eventually
 from tests.support.xds_clients import xds_clients
 from tests.support.xds_process import XdsProcess, xds_process
 
-PUSHES = 30
-NOISE = 0.015  # seconds; the machine is shared with the clients that do harm
+PUSHES = 15
+NOISE = 0.04  # seconds; the machine is shared with the clients that do harm, and with other tests
 MEMORY = 160  # MiB; 2,000 streams alone are 80
 
 
