@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.consul import REPOSITORY
 from tests.support.stack import ROLES, Stack, direct, fetch, virtual_service
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -27,11 +28,17 @@ def served(page: str) -> set[str]:
     return {name for name in names if not name.endswith("_created")}
 
 
+async def acknowledged(stack: Stack) -> bool:
+    gloo = await fetch(f"http://127.0.0.1:{stack.admins['gloo']}/metrics")
+    return 'xds_responses_total{event="acked",type="RouteConfiguration"}' in gloo.text
+
+
 async def test_every_metric_is_documented_and_every_documented_one_is_served(tmp_path: Path) -> None:
     async with Stack(tmp_path) as stack:
         await stack.put("VirtualService", "web", virtual_service(direct("/", "x")))
         await stack.answers("/")
         await stack.status_is("Accepted", "VirtualService", "web")
+        await eventually(lambda: acknowledged(stack))
         pages = {role: (await fetch(f"http://127.0.0.1:{stack.admins[role]}/metrics")).text for role in ROLES}
 
     assert {role: served(page) for role, page in pages.items()} == documented()

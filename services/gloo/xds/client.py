@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from time import time
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from h2.exceptions import ProtocolError
 
-from services.gloo.resources import CLUSTER, Resource, Snapshot, TypeUrl
+from services.gloo.resources import CLUSTER, LISTENER, ROUTES, Resource, Snapshot, TypeUrl
 from services.gloo.xds import csds, transport, wire
 from services.gloo.xds.cache import Cache
 from services.gloo.xds.nack import normalise
@@ -212,11 +212,14 @@ class Client:
     # --- reading ------------------------------------------------------------------------------------------
 
     async def _read(self) -> None:
+        greeting = True  # the first request names the node and all its extensions
         try:
             while (data := await self._receive()) is not None:
                 await self._admitted()
                 self._take(await self._decode(data))
-                if len(data) >= LONG_REQUEST:  # it made work; the others come first
+                long = len(data) >= (BIG_REQUEST if greeting else LONG_REQUEST)
+                greeting = False
+                if long:  # it made work; the others come first
                     await asyncio.sleep(min(len(data) * PAUSE_A_BYTE, LONGEST_PAUSE))
         except (wire.TooMany, LimitExceeded) as error:
             self.close(GRPCError(Status.RESOURCE_EXHAUSTED, str(error)))
@@ -404,7 +407,32 @@ class Client:
                 names = concerned(names, state, target, source)
             if names:
                 found[type_url] = len(names)
+        if source is not None:
+            for type_url in self._unasked(snapshot, source):
+                found.setdefault(type_url, 1)
         return found
+
+    def _unasked(self, snapshot: Snapshot, source: Source) -> Iterator[TypeUrl]:
+        """Types of which an Envoy will take resources of *source*, and has not asked for them yet.
+
+        It asks for listeners when its clusters are there, and for a listener's routes when it has taken that.
+        """
+        states = self.session.subscriptions
+        listeners = states.get(LISTENER)
+        if self._type_url is not None or (listeners is not None and not listeners.wildcard):
+            return
+        served = snapshot.of(LISTENER)
+        out = refused(listeners, served) if listeners is not None else frozenset()
+        bodies = [each.body for name, each in served.by_name.items() if name not in out]
+        for type_url in (LISTENER, ROUTES):
+            state = states.get(type_url)
+            if any(
+                source in resource.sources
+                and (state is None or not state.covers(name))
+                and (type_url == LISTENER or any(name.encode() in body for body in bodies))
+                for name, resource in snapshot.of(type_url).by_name.items()
+            ):
+                yield type_url
 
     def _describe_type(self, state: Subscription, now: float) -> dict[str, Any]:
         nacked, blamed = state.nacked, self._blamed.get(state.type_url, Blame())
