@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.consul import ConsulServer
+
+# Slow callbacks are about this machine, not about what a test looks for in the log.
+logging.getLogger("asyncio").addFilter(lambda record: not record.getMessage().startswith("Executing "))
 
 
 @pytest.fixture(scope="session")
