@@ -39,6 +39,7 @@ from shared.consul.metrics import show_watches
 from shared.consul.operations import CheckSession
 from shared.ref import Source
 from shared.report import Report
+from shared.runtime.breath import Breath
 from shared.runtime.identity import member_value
 from shared.runtime.service import Context, run
 from shared.runtime.settle import Settle
@@ -51,7 +52,6 @@ log = logging.getLogger(__name__)
 
 KINDS = (PROXY, UPSTREAM, UPSTREAM_GROUP)
 DRAIN_SECONDS = 5.0
-SPOKEN_A_TURN = 200  # objects whose status is looked at before others get their turn
 MEMBER_TTL = 15.0  # seconds; membership here only tells people who is running
 SETTINGS_USED = (
     "consul",
@@ -355,9 +355,9 @@ class Session:
 
     async def _speak(self, sources: Iterable[Source]) -> None:
         """Have the statuses of these objects written where they differ from what stands there."""
-        for count, source in enumerate(sources, 1):
-            if count % SPOKEN_A_TURN == 0:
-                await asyncio.sleep(0)
+        breath = Breath()
+        for source in sources:
+            await breath.take()
             stored = self._stored.get(source)
             if stored is None or stored.document is None:
                 continue
