@@ -1,0 +1,198 @@
+"""A session: one reading of everything under one set of settings."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Iterator, Set
+from typing import Any
+
+from protos import gloo
+from services.gloo.endpoints.consul import ConsulEndpoints, EndpointOptions
+from services.gloo.lasting import Lasting
+from services.gloo.pages import progress_page
+from services.gloo.pipeline import Changes, Outcome, Pipeline, proxy_of
+from services.gloo.plugin import Policy
+from services.gloo.speaker import Speaker
+from shared.consul.blocking import WatchState
+from shared.consul.client import Consul
+from shared.consul.members import Members
+from shared.consul.metrics import show_watches
+from shared.ref import Source
+from shared.runtime.identity import member_value
+from shared.runtime.service import Context
+from shared.runtime.settle import Settle
+from shared.store.keys import DEFAULT_ROOT, PROXY, UPSTREAM, UPSTREAM_GROUP, Kind
+from shared.store.watch import watch_objects
+
+log = logging.getLogger(__name__)
+
+KINDS = (PROXY, UPSTREAM, UPSTREAM_GROUP)
+MEMBER_TTL = 15.0  # seconds; membership here only tells people who is running
+
+
+class Session:
+    """Reads objects and endpoints, has them translated, and publishes what comes of it."""
+
+    def __init__(self, context: Context, settings: gloo.Settings, consul: Consul, lasting: Lasting) -> None:
+        self._context = context
+        self._consul = consul
+        self._lasting = lasting
+        self._root = (settings.consul_kv_source.root_key if settings.consul_kv_source else "") or DEFAULT_ROOT
+        namespace = settings.discovery_namespace or "gloo-system"
+        watched = set(settings.watch_namespaces)
+        everywhere = not watched or bool(watched & {"", "*"})
+        self._namespaces = set() if everywhere else watched | {namespace}
+        self._endpoints = ConsulEndpoints(consul, EndpointOptions.of(settings))
+        self._pipeline = Pipeline(
+            self._endpoints.table,
+            Policy.of(settings),
+            memory=lasting.memory(),
+            stand_ins=lasting.feedback.stand_ins,
+        )
+        lasting.feedback.trace = self._pipeline.trace
+        self._changes = Changes()
+        self._news = asyncio.Event()
+        self._watches = {kind.name: WatchState(kind.name) for kind in KINDS}
+        self._waiting: set[str] = {kind.name for kind in KINDS} | {"endpoints"}
+        self._blamed: Set[Source] = frozenset()
+        name = f"{socket.gethostname()}-{os.getpid()}"
+        self._speaker = Speaker(
+            consul,
+            self._root,
+            name=name,
+            namespace=namespace,
+            pipeline=self._pipeline,
+            feedback=lasting.feedback,
+            metrics=context.metrics,
+        )
+        self._members = Members(
+            consul,
+            f"{self._root}/_members/gloo/",
+            name,
+            value=member_value(context.admin),
+            ttl=MEMBER_TTL,
+        )
+
+    async def run(self) -> None:
+        """Follow everything until cancelled."""
+        self._endpoints.subscribe(self._endpoints_changed)
+        self._context.admin.debug("gloo", self.state)
+        self._context.admin.debug_below("roles", self.progress)
+        show_watches(self._context.metrics, self.watches)
+        self._tell_readiness()
+        async with asyncio.TaskGroup() as tasks:
+            for kind in KINDS:
+                tasks.create_task(self._watch(kind), name=f"watch {kind}")
+            tasks.create_task(self._endpoints.run(), name="endpoints")
+            tasks.create_task(self._translate(), name="translate")
+            tasks.create_task(self._follow_refusals(), name="feedback")
+            tasks.create_task(self._speaker.writer.run(), name="statuses")
+            tasks.create_task(self._speaker.election.run(), name="election")
+            tasks.create_task(self._speaker.follow_leadership(), name="leadership")
+            tasks.create_task(self._members.run(), name="membership")
+
+    def state(self) -> dict[str, Any]:
+        """For ``/debug/gloo``."""
+        election, served = self._speaker.election, self._pipeline.proxies.served
+        return {
+            "leader": election.holder,
+            "leading": election.leader,
+            "waiting_for": sorted(self._waiting),
+            "last_good_since": dict(self._lasting.stale.written),
+            "watches": self._watches,
+            "endpoints": self._endpoints.state(),
+            "virtual_hosts_translated": self._pipeline.proxies.computed,
+            "clusters": len(self._pipeline.clusters.clusters.by_name),
+            "proxies": {
+                str(ref): {
+                    "listeners": {name: each.version for name, each in one.listeners.by_name.items()},
+                    "routes": {name: each.version for name, each in one.routes.by_name.items()},
+                }
+                for ref, one in served.items()
+            },
+        }
+
+    def progress(self, path: str) -> dict[str, Any]:
+        return progress_page(
+            path, self._speaker.stored, self._lasting.server, self._lasting.feedback, self._lasting.stale
+        )
+
+    def watches(self) -> Iterator[WatchState]:
+        yield from self._watches.values()
+        yield from self._endpoints.watches()
+        yield from (self._speaker.election.state, self._members.state)
+
+    # -- what comes in
+
+    async def _watch(self, kind: Kind) -> None:
+        watching = watch_objects(
+            self._consul.kv, self._root, kind, namespaces=self._namespaces, state=self._watches[kind.name]
+        )
+        async for change in watching:
+            self._speaker.withdraw(kind, change.gone)
+            self._changes.add(kind, change.put, change.gone)
+            self._arrived(kind.name)
+
+    def _endpoints_changed(self, services: Set[str]) -> None:
+        self._changes.services.update(services)
+        if self._endpoints.synced:
+            self._arrived("endpoints")
+
+    def _arrived(self, what: str) -> None:
+        if what in self._waiting:
+            self._waiting.discard(what)
+            self._tell_readiness()
+        self._news.set()
+
+    def _tell_readiness(self) -> None:
+        why = f"waiting for Consul: {', '.join(sorted(self._waiting))}"
+        self._context.admin.ready(
+            "snapshot", False, why if self._waiting else "translating for the first time"
+        )
+
+    # -- what becomes of it
+
+    async def _translate(self) -> None:
+        """Nothing is served before everything was read once: half of it could take routes away."""
+        settle, ready = Settle(), False
+        while True:
+            await self._news.wait()
+            if self._waiting:
+                self._news.clear()
+                continue
+            async with settle:
+                self._news.clear()
+                changes, self._changes = self._changes, Changes()
+                outcome = await self._pipeline.apply(changes)
+                self._speaker.take_over(changes)
+                await self._publish(outcome)
+            if not ready:
+                ready = True
+                for role in self._lasting.stale.written:
+                    log.warning(
+                        "its Proxy is not in Consul; its Envoys keep the last good snapshot",
+                        extra={"role": role},
+                    )
+                self._context.admin.ready("snapshot", True)
+
+    async def _publish(self, outcome: Outcome) -> None:
+        for role, snapshot in outcome.snapshots.items():
+            self._lasting.publish(role, snapshot, self._pipeline)
+        await self._speaker.speak(outcome.reported)
+
+    async def _follow_refusals(self) -> None:
+        """Have refusals told to those whose fault they are, and taken back when they are over."""
+        feedback = self._lasting.feedback
+        while True:
+            role = await self._lasting.roles.get()
+            self._news.set()  # what stands in for something held may need clusters of its own
+            self._lasting.keep(role, self._pipeline)
+            refused = {source for each in feedback.refusals(role) for source in each.sources}
+            upstreams = {source for source in self._pipeline.reports if source.kind == "Upstream"}
+            await self._speaker.speak(
+                {Source("Proxy", proxy_of(role))} | upstreams & (refused | self._blamed)
+            )
+            self._blamed = refused
