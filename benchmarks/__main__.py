@@ -7,9 +7,15 @@ import asyncio
 import os
 import subprocess
 
-from benchmarks import fanout, idle, propagation
+from benchmarks import burst, cold_start, fanout, idle, propagation
 
-BENCHMARKS = {"propagation": propagation.main, "idle": idle.main, "fanout": fanout.main}
+BENCHMARKS = {
+    "propagation": propagation.main,
+    "burst": burst.main,
+    "cold_start": cold_start.main,
+    "idle": idle.main,
+    "fanout": fanout.main,
+}
 
 
 def main() -> None:
