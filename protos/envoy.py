@@ -15,6 +15,10 @@ from protos._generated.envoy.extensions.filters.http.router import v3 as router
 from protos._generated.envoy.extensions.filters.listener.proxy_protocol import v3 as proxy_protocol
 from protos._generated.envoy.extensions.filters.listener.tls_inspector import v3 as tls_inspector
 from protos._generated.envoy.extensions.filters.network.http_connection_manager import v3 as hcm
+from protos._generated.envoy.extensions.health_check.event_sinks.file import v3 as health_check_file
+from protos._generated.envoy.extensions.http.header_formatters.preserve_case import v3 as preserve_case
+from protos._generated.envoy.extensions.transport_sockets.proxy_protocol import v3 as proxy_protocol_socket
+from protos._generated.envoy.extensions.transport_sockets.raw_buffer import v3 as raw_buffer
 from protos._generated.envoy.extensions.transport_sockets.tls import v3 as tls
 from protos._generated.envoy.extensions.upstreams.http import v3 as http_protocol
 from protos._generated.envoy.service.discovery import v3 as discovery
@@ -33,11 +37,15 @@ __all__ = [
     "fault",
     "fault_common",
     "hcm",
+    "health_check_file",
     "http_protocol",
     "listener",
     "matcher",
+    "preserve_case",
     "protobuf",
     "proxy_protocol",
+    "proxy_protocol_socket",
+    "raw_buffer",
     "route",
     "router",
     "status",
