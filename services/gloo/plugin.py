@@ -65,12 +65,13 @@ class Policy:
     invalid_route_code: int = 404
     invalid_route_body: str = ""
     circuit_breakers: gloo.CircuitBreakerConfig | None = None
+    ssl_parameters: gloo.SslParameters | None = None  # of upstreams without their own
 
     @classmethod
     def of(cls, settings: gloo.Settings | None) -> Policy:
-        options = settings.gloo if settings else None
-        if options is None:
-            return cls()
+        settings = settings or gloo.Settings()
+        upstreams = settings.upstream_options or gloo.UpstreamOptions()
+        options = settings.gloo or gloo.GlooOptions()
         invalid = options.invalid_config_policy or gloo.GlooOptionsInvalidConfigPolicy()
         size, code = options.regex_max_program_size, invalid.invalid_route_response_code
         return cls(
@@ -79,6 +80,7 @@ class Policy:
             invalid_route_code=code if 200 <= code <= 599 else 404,
             invalid_route_body=invalid.invalid_route_response_body,
             circuit_breakers=options.circuit_breakers,
+            ssl_parameters=upstreams.ssl_parameters,
         )
 
 
@@ -121,10 +123,12 @@ class Feature:
 
     *reads* names the messages below the option and the fields of each that the hooks take into account
     (``ALL`` for all of them); whatever else is set there is refused by name. A hook gets the option's
-    value as set, so never None.
+    value as set, so never None. The hook of a feature with options *beside* it gets the whole object, when
+    one of them all is set.
     """
 
     name: str
+    beside: tuple[str, ...] = ()
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     on_route: Hook | None = None
     on_virtual_host: Hook | None = None

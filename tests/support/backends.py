@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -33,14 +34,18 @@ class Echo:
 
 
 class Backend:
-    """One service on this machine; *host* ``localhost`` listens on every address of that name.
+    """One service on this machine; *host* ``localhost`` listens on every address of that name, *tls* is asked
+    for HTTPS.
 
     ``delay`` seconds pass before it answers; the next ``failures`` requests are answered with 503;
     ``asked`` counts all requests.
     """
 
-    def __init__(self, name: str, *, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self, name: str, *, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.name = name
+        self.tls = tls
         self.host = host
         self.port = port or free_port()
         self.asked = 0
@@ -63,7 +68,7 @@ class Backend:
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
         await runner.setup()
         self._running.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, self.host, self.port, reuse_address=True).start()
+        await web.TCPSite(runner, self.host, self.port, reuse_address=True, ssl_context=self.tls).start()
 
     async def stop(self) -> None:
         await self._running.aclose()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 
@@ -44,6 +47,24 @@ class Authority:
 
     def _paths(self, name: str) -> Certificate:
         return Certificate(self._directory / f"{name}.pem", self._directory / f"{name}.key")
+
+
+def server_context(certificate: Certificate, *, clients: Authority | None = None) -> ssl.SSLContext:
+    """TLS of a server; *clients* vouches for those it takes."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.cert, certificate.key)
+    if clients is not None:
+        context.load_verify_locations(clients.cert)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+@cache
+def any_pair() -> tuple[str, str]:
+    """A certificate and its key in PEM, for what only has to be valid."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = Authority(Path(folder)).issue("any", "DNS:any.example.com")
+        return made.cert.read_text(), made.key.read_text()
 
 
 def _new_key(certificate: Certificate) -> tuple[str | Path, ...]:

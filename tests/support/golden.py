@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from protos import gloo
@@ -27,6 +28,7 @@ from shared.codec.decode import decode
 from shared.codec.documents import to_document
 from shared.ref import Ref, Source
 from shared.report import Report
+from tests.support.certificates import any_pair
 
 MESSAGES: dict[str, Any] = {
     "listeners": listener.Listener,
@@ -137,7 +139,8 @@ def _ref(message: Any) -> Ref:
 def static_resources(worlds: Mapping[str, World], *, port: int = 0) -> dict[str, Any]:
     """Worlds side by side as Envoy's static resources, with names and ports of their own.
 
-    Nothing is bound, unless *port* says where the listeners are to be, one after the other.
+    Nothing is bound, unless *port* says where the listeners are to be, one after the other. Files of
+    certificates that do not exist are replaced by one that does.
     """
     ports = count(port or 1024)
     listeners, clusters = [], []
@@ -159,7 +162,21 @@ def static_resources(worlds: Mapping[str, World], *, port: int = 0) -> dict[str,
             clusters.append(
                 {**each, "name": own, "loadAssignment": {**each["loadAssignment"], "clusterName": own}}
             )
-    return {"listeners": listeners, "clusters": clusters}
+    return {"listeners": with_certificates(listeners), "clusters": with_certificates(clusters)}
+
+
+def with_certificates(part: Any) -> Any:
+    """*part* with one certificate in place of all that are in files which do not exist."""
+    if isinstance(part, list):
+        return [with_certificates(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    certificate, key = any_pair()
+    replaced = {name: with_certificates(value) for name, value in part.items()}
+    for name, pem in (("certificateChain", certificate), ("privateKey", key), ("trustedCa", certificate)):
+        if not Path(part.get(name, {}).get("filename", "/")).exists():
+            replaced[name] = {"inlineString": pem}
+    return replaced
 
 
 def place_routes(given: dict[str, Any], routes: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +21,7 @@ from services.gloo.translator.consul import (
 )
 from services.gloo.translator.names import cluster_name
 from services.gloo.translator.patches import Joined, join_patches
+from services.gloo.translator.ssl import tls_socket, upstream_tls
 from services.gloo.translator.supported import refuse_unread
 from shared.codec.encode import encode, pack
 from shared.codec.wellknown import struct_of
@@ -28,7 +30,6 @@ from shared.report import Report
 
 CONNECT_TIMEOUT = timedelta(seconds=5)
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-TLS_SOCKET = "envoy.transport_sockets.tls"
 SOCKET_MATCH = "envoy.transport_socket_match"
 HTTPS_PORT = 443
 MAX_WEIGHT = 2**32 - 1
@@ -44,9 +45,9 @@ def translate_upstream(upstream: gloo.Upstream, policy: Policy) -> tuple[Resourc
     ref = Ref(metadata.namespace, metadata.name)
     joined = join_patches("on_upstream", upstream, "", policy, report)
     if upstream.static is not None:
-        own = static_fields(upstream.static, cluster_name(ref), report)
+        own = static_fields(upstream, upstream.static, cluster_name(ref), policy, report)
     elif upstream.consul is not None:
-        own = consul_fields(upstream, report)
+        own = consul_fields(upstream, policy, report)
     else:
         own = {}
         if not report.errors:
@@ -89,7 +90,7 @@ def eds() -> cluster.ClusterEdsClusterConfig:
     return cluster.ClusterEdsClusterConfig(eds_config=ADS)
 
 
-def consul_fields(upstream: gloo.Upstream, report: Report) -> dict[str, Any]:
+def consul_fields(upstream: gloo.Upstream, policy: Policy, report: Report) -> dict[str, Any]:
     """A cluster whose endpoints follow Consul's health."""
     if upstream.consul is None or not upstream.consul.service_name:
         report.error("consul.serviceName", "required")
@@ -100,10 +101,15 @@ def consul_fields(upstream: gloo.Upstream, report: Report) -> dict[str, Any]:
             subset_selectors=[cluster.ClusterLbSubsetConfigLbSubsetSelector(keys=[SUBSET_KEY])],
             list_as_any=True,
         )
+    if upstream.ssl_config is not None:
+        context = upstream_tls(upstream.ssl_config, "sslConfig", policy, report)
+        fields["transport_socket"] = tls_socket(context)
     return fields
 
 
-def static_fields(spec: gloo.StaticUpstreamSpec, name: str, report: Report) -> dict[str, Any]:
+def static_fields(
+    upstream: gloo.Upstream, spec: gloo.StaticUpstreamSpec, name: str, policy: Policy, report: Report
+) -> dict[str, Any]:
     """A cluster whose hosts stand in the upstream; names are resolved by Envoy."""
     if not spec.hosts:
         report.error("static.hosts", "needs at least one host")
@@ -114,12 +120,16 @@ def static_fields(spec: gloo.StaticUpstreamSpec, name: str, report: Report) -> d
     if not all_ips:
         fields["type"] = cluster.ClusterDiscoveryType.STRICT_DNS
         fields["dns_lookup_family"] = cluster.ClusterDnsLookupFamily.V4_ONLY
-    secure = spec.use_tls
+    config = upstream.ssl_config
+    if config is not None and spec.use_tls is False:
+        report.warn("static.useTls", "has no effect beside sslConfig")
+    secure = config is not None or spec.use_tls
     if secure is None:
         secure = any(host.port == HTTPS_PORT for host in spec.hosts)
     per_host = secure and spec.auto_sni_rewrite is not False
     if secure:
-        fields |= tls_fields(spec, per_host)
+        context = upstream_tls(config or gloo.UpstreamSslConfig(), "sslConfig", policy, report)
+        fields |= tls_fields(spec, per_host, context)
     else:
         for i, host in enumerate(spec.hosts):
             if host.sni_addr:
@@ -160,21 +170,23 @@ def static_endpoint(host: gloo.StaticHost, per_host: bool) -> endpoint.LbEndpoin
     )
 
 
-def tls_fields(spec: gloo.StaticUpstreamSpec, per_host: bool) -> dict[str, Any]:
-    """TLS to the hosts. The server name is each host's own, else the first host's."""
+def tls_fields(
+    spec: gloo.StaticUpstreamSpec, per_host: bool, context: tls.UpstreamTlsContext
+) -> dict[str, Any]:
+    """TLS to the hosts. The server name is each host's own, else *context*'s, else the first host's."""
     first = next(iter(spec.hosts), gloo.StaticHost())
-    default = first.sni_addr or ("" if checks.is_ip(first.addr) else first.addr)
-    fields: dict[str, Any] = {"transport_socket": tls_socket(default, auto=per_host)}
+    default = context.sni or first.sni_addr or ("" if checks.is_ip(first.addr) else first.addr)
+    automatic = per_host and not context.sni
+    fields: dict[str, Any] = {
+        "transport_socket": tls_socket(replace(context, sni=default, auto_host_sni=automatic))
+    }
     if names := sorted({host.sni_addr for host in spec.hosts if host.sni_addr and per_host}):
         fields["transport_socket_matches"] = [
             cluster.ClusterTransportSocketMatch(
-                name=name, match=struct_of({"sni": name}), transport_socket=tls_socket(name)
+                name=name,
+                match=struct_of({"sni": name}),
+                transport_socket=tls_socket(replace(context, sni=name)),
             )
             for name in names
         ]
     return fields
-
-
-def tls_socket(sni: str, *, auto: bool = False) -> core.TransportSocket:
-    context = tls.UpstreamTlsContext(sni=sni, auto_host_sni=auto, common_tls_context=tls.CommonTlsContext())
-    return core.TransportSocket(name=TLS_SOCKET, typed_config=pack(context))

@@ -58,9 +58,15 @@ READ: Mapping[str, tuple[str, ...]] = {
     "DirectResponseAction": ALL,
     "UpstreamGroup": ("destinations", *BOOKKEEPING),
     "Upstream": (
-        *("static", "consul", "discoveryMetadata", *BOOKKEEPING),
-        *(feature.name for feature in FEATURES if feature.on_upstream),
+        *("static", "consul", "sslConfig", "discoveryMetadata", *BOOKKEEPING),
+        *(name for feature in FEATURES if feature.on_upstream for name in (feature.name, *feature.beside)),
     ),
+    "UpstreamSslConfig": (
+        *("sslFiles", "sni", "verifySubjectAltName", "parameters"),
+        *("alpnProtocols", "allowRenegotiation", "oneWayTls"),
+    ),
+    "SSLFiles": ALL,
+    "SslParameters": ALL,
     "DiscoveryMetadata": ALL,
     "StaticUpstreamSpec": ("hosts", "useTls", "autoSniRewrite"),
     "StaticHost": ("addr", "port", "sniAddr", "loadBalancingWeight"),
