@@ -127,7 +127,10 @@ class KV:
         return await self._write("release", key, b"", release=session)
 
     async def txn(self, ops: Sequence[Op]) -> Mapping[str, Row]:
-        """All *ops* or none; the rows read by ``Get``, by key. A refusal is a ``ConsulConflict``."""
+        """All *ops* or none; a refusal is a ``ConsulConflict``.
+
+        The rows, by key, that were read by ``Get``, and those written by ``Cas``, without their value.
+        """
         operation = f"txn of {len(ops)}"
         if len(ops) > MOST_OPERATIONS:
             raise ConsulRefused(operation, f"a transaction takes at most {MOST_OPERATIONS} operations")
@@ -141,7 +144,7 @@ class KV:
             if any("Permission denied" in error["What"] for error in errors):
                 raise ConsulDenied(operation, problem, status=403)
             raise ConsulConflict(operation, problem, failed=[error["OpIndex"] for error in errors])
-        wanted = {op.key for op in ops if isinstance(op, Get)}
+        wanted = {op.key for op in ops if isinstance(op, Get | Cas)}
         rows = (entry["KV"] for entry in result["Results"] or [])
         return {row["Key"]: Row.of(row) for row in rows if row["Key"] in wanted}
 

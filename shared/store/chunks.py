@@ -3,7 +3,8 @@
 Consul takes values up to 512 KB. The key of a larger Proxy holds a manifest: the Proxy without its virtual
 hosts, still a valid Proxy, with an annotation that lists them by content hash. Their bodies lie, zipped,
 under ``<root>/_chunks/Proxy/<hash>``, where no watch sees them. A body that stays long is cut in pieces,
-``<hash>.0``, ``<hash>.1``, and listed as ``<hash>:2``.
+``<hash>.0``, ``<hash>.1``, and listed as ``<hash>:2``. What a manifest is the first to list it brings along
+too, if that is short, so that whoever knows the one before need not ask again.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import re
 import zlib
-from base64 import urlsafe_b64encode
+from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from hashlib import blake2b
@@ -29,6 +30,7 @@ from shared.store.kv import Transactions, batches
 
 ANNOTATION: Final = "gloo.consul/chunks"
 ENCODING: Final = "zlib"
+PARTS: Final = ("lists", "groups", "fresh")
 PIECE_BYTES: Final = 300 * 1024
 MOST_BYTES: Final = 32 * 1024 * 1024
 PAUSES: Final = (0.1, 0.3, 1.0)
@@ -134,6 +136,15 @@ def _unpack(entry: str, packed: bytes) -> bytes:
     return body
 
 
+def _brought(entry: str, text: object) -> bytes:
+    """The body that a manifest brings along."""
+    try:
+        packed = b64decode(str(text), validate=True)
+    except ValueError:
+        raise MissingChunk(entry, "cannot be unpacked: it is not base64") from None
+    return _unpack(entry, packed)
+
+
 # Reading
 
 
@@ -156,8 +167,9 @@ class ChunkReader:
         A missing chunk is looked for again for a while: the manifest may have come from another server.
         """
         held, self.read_bytes = self._held.get(ref, {}), 0
-        lists, groups = await self._lists(manifest, held)
-        members = await self._values(chain.from_iterable(lists.values()), held)
+        listing = _listing(manifest)
+        lists, groups = await self._lists(listing, held)
+        members = await self._values(chain.from_iterable(lists.values()), held, listing)
         self._held[ref] = groups | members
         metadata = manifest["metadata"]
         annotations = {name: text for name, text in metadata["annotations"].items() if name != ANNOTATION}
@@ -172,17 +184,16 @@ class ChunkReader:
 
     async def names(self, manifest: Mapping[str, Any]) -> set[str]:
         """All keys below the chunks' prefix that *manifest* needs."""
-        lists, groups = await self._lists(manifest, {})
+        lists, groups = await self._lists(_listing(manifest), {})
         return {name for entry in chain(groups, *lists.values()) for name in names(entry)}
 
     async def _lists(
-        self, manifest: Mapping[str, Any], held: Mapping[str, Any]
+        self, listing: Mapping[str, Any], held: Mapping[str, Any]
     ) -> tuple[dict[str, list[str]], dict[str, Any]]:
         """The entries of each list, by its path, and the groups that they were found in."""
-        listing = _listing(manifest)
         lists = {path: _entries(text) for path, text in (listing.get("lists") or {}).items()}
         heads = {path: _entries(text) for path, text in (listing.get("groups") or {}).items()}
-        groups = await self._values(chain.from_iterable(heads.values()), held, _entries)
+        groups = await self._values(chain.from_iterable(heads.values()), held, listing, _entries)
         for path, entries in heads.items():
             lists[path] = [*chain.from_iterable(groups[group] for group in entries)]
         return lists, groups
@@ -191,11 +202,13 @@ class ChunkReader:
         self,
         entries: Iterable[str],
         held: Mapping[str, Any],
+        listing: Mapping[str, Any],
         made: Callable[[Any], Any] = lambda value: value,
     ) -> dict[str, Any]:
         """What the chunks say, each *made* into what it is kept as; from *held* where that has it."""
-        wanted = dict.fromkeys(entries)
-        fresh = await self._bodies([entry for entry in wanted if entry not in held])
+        wanted, brought = dict.fromkeys(entries), listing.get("fresh") or {}
+        fresh = {entry: _brought(entry, brought[entry]) for entry in wanted if entry in brought}
+        fresh |= await self._bodies([entry for entry in wanted if entry not in held and entry not in fresh])
         self.read_bytes += sum(map(len, fresh.values()))
         breath, values = Breath(), dict[str, Any]()
         for entry, body in fresh.items():
@@ -234,7 +247,7 @@ def _listing(manifest: Mapping[str, Any]) -> dict[str, Any]:
         listing = orjson.loads(manifest["metadata"]["annotations"][ANNOTATION])
     except orjson.JSONDecodeError:
         listing = None
-    parts = [listing.get("lists", {}), listing.get("groups", {})] if isinstance(listing, dict) else []
+    parts = [listing.get(part, {}) for part in PARTS] if isinstance(listing, dict) else []
     if not parts or listing.get("encoding") != ENCODING or not all(isinstance(part, dict) for part in parts):
         raise InvalidResource(_AT, "is no list of chunks that this release can read")
     return dict(listing)

@@ -1,8 +1,8 @@
 """Large Proxies: written as a manifest and chunks, and the chunks cleared away when nothing needs them.
 
-A Proxy up to ``PLAIN_BYTES`` is one JSON document. Of a larger one the chunks are written before the
-manifest, so that a reader finds either the old Proxy or the new one; changing one virtual host writes one
-chunk and the manifest.
+A Proxy up to ``PLAIN_BYTES`` is one JSON document. Of a larger one no chunk is written after the manifest,
+so that a reader finds either the old Proxy or the new one; changing one virtual host writes one chunk and the
+manifest, in one transaction, and the manifest brings the chunk along.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from base64 import b64encode
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Any, Final
 import orjson
 
 from shared.codec.text import parse
-from shared.consul.operations import Cas, Delete, Get, Op, Put
+from shared.consul.operations import Cas, Delete, Op, Put, Row
 from shared.errors import ConsulConflict, InvalidDocument, InvalidResource
 from shared.ref import Ref
 from shared.runtime.breath import Breath
@@ -37,13 +38,13 @@ from shared.store.chunks import (
     names,
 )
 from shared.store.keys import PROXY, chunk_prefix, key, prefix
-from shared.store.kv import Fence, KeyValues, batches
+from shared.store.kv import MOST_BYTES, Fence, KeyValues, batches, body_bytes
 
 log = logging.getLogger(__name__)
 
 PLAIN_BYTES: Final = 16 * 1024
 LIST_BYTES: Final = 32 * 1024
-SHORT_BYTES: Final = 32 * 1024
+FRESH_BYTES: Final = 12 * 1024
 KEPT_MANIFESTS: Final = 3
 KEPT_SECONDS: Final = 600.0
 
@@ -54,6 +55,15 @@ class Part:
 
     path: str
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    """The text for the Proxy's key, all it lists by body, and the values of it that are not there yet."""
+
+    text: bytes
+    listed: Mapping[bytes, str]
+    values: Mapping[str, bytes]
 
 
 def render(skeleton: Mapping[str, Any], parts: Sequence[Part]) -> bytes | None:
@@ -94,7 +104,7 @@ class ProxyWriter:
         """Every chunk that exists, with when it last dropped out of use, or was first seen."""
         self._entries: dict[str, str] = {}
         """By digest, how the chunks that are there for certain are listed."""
-        self._listed: dict[Ref, dict[bytes, str]] = {}
+        self._listed: dict[Ref, Mapping[bytes, str]] = {}
         """What the last manifest of a Proxy lists, by body: most of the next one's are the same."""
         self._kept: defaultdict[Ref, deque[frozenset[str]]] = defaultdict(
             lambda: deque(maxlen=KEPT_MANIFESTS)
@@ -111,15 +121,21 @@ class ProxyWriter:
         None means that the Proxy is no longer at *index*, or that we do not lead: read it again.
         """
         async with self._lock:
+            text, manifest = render(skeleton, parts), None
             try:
-                text = render(skeleton, parts)
                 if text is None:
-                    text = await self._write_chunks(ref, skeleton, parts, fresh=index == 0)
-                elif ref in self._kept:
-                    self._keep(ref, frozenset())
-                return await self._swap(key(self._root, PROXY, ref), text, index)
+                    manifest = await self._manifest(ref, skeleton, parts, fresh=index == 0)
+                    text = manifest.text
+                found = await self._put(
+                    manifest.values if manifest else {}, Cas(key(self._root, PROXY, ref), text, index)
+                )
             except ConsulConflict:
                 return None
+            if manifest is not None:
+                self._note_written(ref, manifest)
+            elif ref in self._kept:
+                self._keep(ref, frozenset())
+            return found
 
     async def collect(self) -> int:
         """Delete the chunks that nothing has needed for a while; how many there were."""
@@ -145,10 +161,9 @@ class ProxyWriter:
                     self._entries.pop(name.partition(".")[0], None)
             return len(dead)
 
-    async def _write_chunks(
+    async def _manifest(
         self, ref: Ref, skeleton: Mapping[str, Any], parts: Sequence[Part], *, fresh: bool
-    ) -> bytes:
-        """The manifest's text, all that it lists being written."""
+    ) -> _Manifest:
         if fresh or self._used is None:
             self._listed.clear()
             await self._load()
@@ -170,20 +185,44 @@ class ProxyWriter:
             form = "groups"
             for path, entries in lists.items():
                 lists[path] = [entry_of(orjson.dumps(" ".join(group))) for group in grouped(entries)]
-        for group in batches((name, Put(self._prefix + name, value)) for name, value in values.items()):
-            await self._kv.txn([*self._proof(), *(op for _, op in group)])
-        self._note_written(ref, listed, values)
-        manifest = {"encoding": ENCODING, form: {path: " ".join(entries) for path, entries in lists.items()}}
-        return orjson.dumps(_annotated(skeleton, orjson.dumps(manifest).decode()), option=orjson.OPT_INDENT_2)
+        listing = {
+            "encoding": ENCODING,
+            form: {path: " ".join(entries) for path, entries in lists.items()},
+        }
+        if fresh_values := _fresh(values):
+            listing["fresh"] = fresh_values
+        document = _annotated(skeleton, orjson.dumps(listing).decode())
+        return _Manifest(orjson.dumps(document, option=orjson.OPT_INDENT_2), listed, values)
 
-    def _note_written(self, ref: Ref, listed: dict[bytes, str], values: Mapping[str, bytes]) -> None:
+    async def _put(self, values: Mapping[str, bytes], proxy: Cas) -> int | None:
+        """Write *values* and then *proxy*, in one transaction if it can hold them; the new index."""
+        chunks = [Put(self._prefix + name, value) for name, value in values.items()]
+        rows: Mapping[str, Row] = {}
+        for group in batches((op, op) for op in (*chunks, proxy)):
+            ops = [op for _, op in group]
+            if ops == [proxy] and body_bytes(proxy) > MOST_BYTES:
+                return await self._put_alone(proxy)
+            rows = await self._kv.txn([*self._proof(), *ops])
+        return rows[proxy.key].index
+
+    async def _put_alone(self, proxy: Cas) -> int | None:
+        """Write a value too long for a transaction, in which it would be base64."""
+        if proof := self._proof():
+            await self._kv.txn(proof)
+        if not await self._kv.cas(proxy.key, proxy.value, proxy.index):
+            return None
+        row = await self._kv.get(proxy.key, consistent=True)
+        return row.index if row is not None and row.value == proxy.value else None
+
+    def _note_written(self, ref: Ref, manifest: _Manifest) -> None:
         now = self._clock()
-        for name in values:
+        for name in manifest.values:
             self._entries[name.partition(".")[0]] = name
             (self._used or {}).setdefault(name, now)
-        self._entries.update({digest_of(entry): entry for entry in listed.values() if ":" in entry})
-        self._listed[ref] = listed
-        self._keep(ref, frozenset(chain.from_iterable(map(names, listed.values()))))
+        entries = manifest.listed.values()
+        self._entries.update({digest_of(entry): entry for entry in entries if ":" in entry})
+        self._listed[ref] = manifest.listed
+        self._keep(ref, frozenset(chain.from_iterable(map(names, entries))))
 
     def _keep(self, ref: Ref, needed: frozenset[str]) -> None:
         """Note what the latest manifest needs; what the oldest one needed has been in use until now."""
@@ -199,17 +238,6 @@ class ProxyWriter:
         entry, pieces = cut(body)
         values.update(pieces)
         return entry
-
-    async def _swap(self, key: str, text: bytes, index: int) -> int | None:
-        """Write *text*, a long one apart from the proof: in transactions values are base64, both ways."""
-        if len(text) <= SHORT_BYTES:
-            return (await self._kv.txn([*self._proof(), Cas(key, text, index), Get(key)]))[key].index
-        if proof := self._proof():
-            await self._kv.txn(proof)
-        if not await self._kv.cas(key, text, index):
-            return None
-        row = await self._kv.get(key, consistent=True)
-        return row.index if row is not None and row.value == text else None
 
     def _proof(self) -> list[Op]:
         """What goes first in a transaction of a leader."""
@@ -250,6 +278,12 @@ class ProxyWriter:
                 )
                 return None
         return live
+
+
+def _fresh(values: Mapping[str, bytes]) -> dict[str, str]:
+    """What a manifest brings along of the *values* that it is the first to list: all, if they are short."""
+    texts = {name: b64encode(value).decode() for name, value in values.items() if "." not in name}
+    return texts if sum(map(len, texts.values())) <= FRESH_BYTES else {}
 
 
 def _annotated(skeleton: Mapping[str, Any], listed: str) -> dict[str, Any]:

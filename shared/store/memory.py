@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import replace
 
 from shared.consul.blocking import PrefixChange
 from shared.consul.operations import Cas, CheckIndex, CheckSession, Delete, DeleteCas, Get, Op, Put, Row
@@ -52,7 +53,8 @@ class MemoryKV:
         ]:
             raise ConsulConflict(f"txn of {len(ops)}", "refused", failed=failed)
         self._apply(ops)
-        return {op.key: self.rows[op.key] for op in ops if isinstance(op, Get)}
+        swapped = {op.key: replace(self.rows[op.key], value=b"") for op in ops if isinstance(op, Cas)}
+        return swapped | {op.key: self.rows[op.key] for op in ops if isinstance(op, Get)}
 
     async def watch(self, prefix: str) -> AsyncIterator[PrefixChange]:
         """Yield what is under *prefix*, then every change, as ``watch_prefix`` does of Consul."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -84,7 +85,9 @@ async def test_a_transaction_applies_all_and_reads(kv: KV) -> None:
         ]
     )
 
-    assert read == {"gloo/read": row}
+    written = await kv.get("gloo/b")
+    assert written is not None
+    assert read == {"gloo/read": row, "gloo/b": replace(written, value=b"")}
     assert {key: (await kv.get(key)) is not None for key in ("gloo/a", "gloo/b", "gloo/old")} == {
         "gloo/a": True,
         "gloo/b": True,

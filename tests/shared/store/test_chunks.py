@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from base64 import b64encode
 from typing import Any
 
 import orjson
@@ -153,8 +154,31 @@ async def test_a_chunk_that_is_no_json_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("fresh", "problem"),
+    [("!", "not base64"), ("AAAA", "cannot be unpacked"), (5, "cannot be unpacked"), ("other", "not what")],
+)
+async def test_what_a_manifest_brings_along_is_examined_like_a_chunk(fresh: object, problem: str) -> None:
+    entry, _ = cut(b'{"name":"a"}')
+    (other,) = cut(b'{"name":"b"}')[1].values()
+    text = b64encode(other).decode() if fresh == "other" else fresh
+    listing = {"encoding": "zlib", "lists": {LISTS: entry}, "fresh": {entry: text}}
+
+    with pytest.raises(MissingChunk, match=problem):
+        await ChunkReader(MemoryKV(), "gloo").read(REF, manifest(listing))
+
+
+@pytest.mark.parametrize(
     "listed",
-    ["", "no JSON", "5", "[]", "{}", {"encoding": "lz4", "lists": {}}, {"encoding": "zlib", "lists": []}],
+    [
+        "",
+        "no JSON",
+        "5",
+        "[]",
+        "{}",
+        {"encoding": "lz4", "lists": {}},
+        {"encoding": "zlib", "lists": []},
+        {"encoding": "zlib", "fresh": 1},
+    ],
 )
 async def test_a_list_that_makes_no_sense_is_the_document_s_mistake(listed: object) -> None:
     with pytest.raises(InvalidResource, match=r"^metadata\.annotations\[gloo\.consul/chunks\]: "):

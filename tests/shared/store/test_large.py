@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import orjson
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from shared.consul.client import Consul
 from shared.consul.operations import CheckSession, Op
 from shared.ref import Ref
+from shared.store.chunks import ChunkReader
 from shared.store.keys import PROXY, chunk_prefix, key
 from shared.store.large import KEPT_MANIFESTS, KEPT_SECONDS, Part, ProxyWriter, render
 from shared.store.objects import Stored
@@ -41,6 +43,13 @@ async def read(kv: AnyKV) -> Stored:
     stored = await Store(kv, "gloo").get(PROXY, REF)
     assert stored is not None
     return stored
+
+
+async def manifest(kv: AnyKV) -> dict[str, Any]:
+    row = await kv.get(AT)
+    assert row is not None
+    document: dict[str, Any] = orjson.loads(row.value)
+    return document
 
 
 async def names(kv: AnyKV) -> list[str]:
@@ -115,6 +124,60 @@ async def test_changing_one_virtual_host_writes_one_chunk(kv: AnyKV) -> None:
 
     assert len(await chunks(kv) - before) == 1
     assert (await names(kv))[500] == "edited"
+
+
+async def test_a_change_is_one_transaction_and_can_be_read_without_its_chunks(kv: AnyKV) -> None:
+    writer, reader, parts = ProxyWriter(kv, "gloo"), ChunkReader(kv, "gloo"), hosts(1000)
+    index = await write(writer, parts, 0)
+    await reader.read(REF, await manifest(kv))
+    before = await chunks(kv)
+
+    parts[500] = host("edited")
+    index = await write(writer, parts, index)
+
+    (fresh,) = await chunks(kv) - before
+    row = await kv.get(fresh)
+    assert row is not None
+    assert row.index == index
+    await kv.delete(fresh)
+    whole = await reader.read(REF, await manifest(kv))
+    assert whole["listeners"][0]["httpListener"]["virtualHosts"][500]["name"] == "edited"
+
+
+async def test_much_that_is_new_is_not_brought_along(kv: AnyKV) -> None:
+    writer = ProxyWriter(kv, "gloo")
+    index = await write(writer, hosts(1000), 0)
+    before = await kv.get(AT)
+
+    await write(writer, [*hosts(1000), *hosts(200, "new")], index)
+
+    after = await kv.get(AT)
+    assert before is not None
+    assert after is not None
+    assert len(after.value) - len(before.value) < 200 * 30
+
+
+async def test_a_change_of_a_long_list_is_one_transaction_too(kv: AnyKV) -> None:
+    writer, parts = ProxyWriter(kv, "gloo"), hosts(4000)
+    index = await write(writer, parts, 0)
+    before = await chunks(kv)
+
+    index = await write(writer, [*parts, host("new")], index)
+
+    rows = [await kv.get(name) for name in await chunks(kv) - before]
+    assert [row.index for row in rows if row is not None] == [index, index]
+
+
+async def test_a_manifest_too_long_for_a_transaction_is_written_alone(kv: AnyKV) -> None:
+    long = {**SKELETON, "metadata": {"annotations": {"long": "x" * 400_000}}}
+    writer = ProxyWriter(kv, "gloo")
+
+    index = await writer.write(REF, long, hosts(1000), 0)
+
+    stored = await read(kv)
+    assert stored.index == index
+    assert len(await names(kv)) == 1000
+    assert await writer.write(REF, long, hosts(1001), 0) is None
 
 
 async def test_another_process_writes_only_what_is_not_there(kv: AnyKV) -> None:

@@ -43,6 +43,15 @@ async def test_all_rows_of_a_transaction_share_one_index(kv: AnyKV) -> None:
     assert rows["gloo/a"].index == rows["gloo/b"].index
 
 
+async def test_a_swap_tells_its_new_index_and_no_value(kv: AnyKV) -> None:
+    first = await kv.txn([Cas("gloo/a", b"1", 0), Put("gloo/b", b"1")])
+    again = await kv.txn([Cas("gloo/a", b"1", first["gloo/a"].index)])
+
+    assert first.keys() == again.keys() == {"gloo/a"}
+    assert first["gloo/a"].value == b""
+    assert first["gloo/a"].index == again["gloo/a"].index == await index_of(kv, "gloo/a")
+
+
 @pytest.mark.parametrize(
     "refused",
     [
