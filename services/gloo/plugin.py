@@ -84,14 +84,26 @@ class Policy:
         )
 
 
+def read_nothing(kind: str, ref: Ref, /) -> None:
+    """The reader of places whose options look at no other object."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """Where an option stands; problems go to its report, under its path."""
+    """Where an option stands, and what stands around it; problems go to its report, under its path.
+
+    *options* are all of the place. Of those of the *host* and *listener* around a route there are here only
+    the ones that some feature looks at (``Feature.looks_at``).
+    """
 
     path: str
     report: Report
     policy: Policy
+    read: Reader = read_nothing
     matchers: Sequence[gloo.Matcher] = ()
+    options: Any = None
+    host: gloo.VirtualHostOptions = field(default_factory=gloo.VirtualHostOptions)
+    listener: gloo.HttpListenerOptions = field(default_factory=gloo.HttpListenerOptions)
 
     def error(self, where: str, text: str) -> None:
         self.report.error(join(self.path, where), text)
@@ -105,13 +117,15 @@ class Patch:
     """What a feature adds: fields of Envoy's message, and of the messages that hang on it.
 
     *action* are fields of a route's RouteAction, *protocol* those of a cluster's HttpProtocolOptions, and
-    *filters* the settings of HTTP filters by name, which also switch the filter on.
+    *filters* the settings of HTTP filters by name, which also switch the filter on. *clusters* are those
+    that the other parts mention.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     action: Mapping[str, Any] = field(default_factory=dict)
     protocol: Mapping[str, Any] = field(default_factory=dict)
     filters: Mapping[str, betterproto2.Message] = field(default_factory=dict)
+    clusters: tuple[str, ...] = ()
 
 
 Hook = Callable[[Any, Scope], Patch]
@@ -125,11 +139,17 @@ class Feature:
     (``ALL`` for all of them); whatever else is set there is refused by name. A hook gets the option's
     value as set, so never None. The hook of a feature with options *beside* it gets the whole object, when
     one of them all is set.
+
+    *looks_at* names, message by message, options of the virtual host and listener around a route that its
+    hook takes into account. *default* is the value where the option is not set, if that is not nothing.
     """
 
     name: str
     beside: tuple[str, ...] = ()
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    looks_at: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    default: Callable[[Policy], Any] | None = None
+    on_listener: Hook | None = None
     on_route: Hook | None = None
     on_virtual_host: Hook | None = None
     on_destination: Hook | None = None

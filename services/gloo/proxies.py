@@ -19,6 +19,7 @@ from services.gloo.sanitize import choose_host, choose_resource, fallback_resour
 from services.gloo.translator.consul import ConsulSelection
 from services.gloo.translator.listener import listener_conflicts, translate_listener
 from services.gloo.translator.names import route_configuration_name
+from services.gloo.translator.patches import looked_at
 from services.gloo.translator.proxy import check_proxy, max_body, merge_reports
 from services.gloo.translator.sources import Reports, attribute, origins_of
 from services.gloo.translator.virtual_host import (
@@ -42,10 +43,11 @@ class HostInput:
     message: gloo.VirtualHost
     path: str
     max_body: int
+    listener: gloo.HttpListenerOptions  # those that routes look at
 
     def same_as(self, other: HostInput | None) -> bool:
         """The path counts only where problems have no other place to go."""
-        if other is None or self.max_body != other.max_body:
+        if other is None or (self.max_body, self.listener) != (other.max_body, other.listener):
             return False
         told = self.message.metadata is not None or self.message.metadata_static is not None
         return (told or self.path == other.path) and (
@@ -141,7 +143,9 @@ class Proxies:
         partial: list[tuple[str, str]] = []
         conflicts = listener_conflicts(proxy.listeners)
         for i, given in enumerate(proxy.listeners):
-            made, found = translate_listener(given, f"listeners[{i}]", owner, conflicts.get(i, ""))
+            made, found = translate_listener(
+                given, f"listeners[{i}]", owner, self._policy, conflicts.get(i, "")
+            )
             merge_reports(reports, found)
             last_good = before.listeners.by_name.get(given.name) or self._memory.listener(ref, given.name)
             made = choose_resource(made, has_errors(found), last_good)
@@ -201,10 +205,17 @@ class Proxies:
 
     def _inputs_of(self, ref: Ref, proxy: gloo.Proxy) -> Iterable[tuple[HostKey, HostInput]]:
         for i, given in enumerate(proxy.listeners):
-            hosts = given.http_listener.virtual_hosts if given.http_listener else []
-            for j, (key, host) in enumerate(zip(_keys(ref, given), hosts, strict=True)):
+            if given.http_listener is None:
+                continue
+            options = looked_at(given.http_listener.options, gloo.HttpListenerOptions)
+            for j, (key, host) in enumerate(
+                zip(_keys(ref, given), given.http_listener.virtual_hosts, strict=True)
+            ):
                 path = f"listeners[{i}].httpListener.virtualHosts[{j}]"
-                yield key, HostInput(message=host, path=path, max_body=max_body(given))
+                yield (
+                    key,
+                    HostInput(message=host, path=path, max_body=max_body(given), listener=options),
+                )
 
     def _translate(self, key: HostKey, read: Read) -> TranslatedHost:
         given, owner = self._inputs[key], Source("Proxy", key[0])
@@ -215,6 +226,7 @@ class Proxies:
             read,
             self._policy,
             max_body=given.max_body,
+            listener=given.listener,
             previous=self._units.values.get(key),
         )
 

@@ -43,7 +43,7 @@ def translate_upstream(upstream: gloo.Upstream, policy: Policy) -> tuple[Resourc
     refuse_unread(upstream, report)
     metadata = upstream.metadata or gloo.Metadata()
     ref = Ref(metadata.namespace, metadata.name)
-    joined = join_patches("on_upstream", upstream, "", policy, report)
+    joined = join_patches("on_upstream", upstream, Scope(path="", report=report, policy=policy))
     if upstream.static is not None:
         own = static_fields(upstream, upstream.static, cluster_name(ref), policy, report)
     elif upstream.consul is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from protos import gloo
 from protos.envoy import core, route
-from services.gloo.plugin import Policy, Reader
+from services.gloo.plugin import Policy, Reader, Scope
 from services.gloo.translator.consul import (
     LOAD_BALANCER,
     SUBSET_KEY,
@@ -106,7 +106,8 @@ def weighted(
         out = route.WeightedClusterClusterWeight(
             name=cluster, weight=member.weight or 0, metadata_match=subset
         )
-        patch = join_patches("on_destination", member.options, f"{at}.options", policy, report)
+        scope = Scope(path=f"{at}.options", report=report, policy=policy, read=read)
+        patch = join_patches("on_destination", member.options, scope)
         patch.write(out)
         found.filters.update(patch.filters)
         clusters.append(out)

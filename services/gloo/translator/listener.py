@@ -1,7 +1,7 @@
 """Listeners: an address and a connection manager that fetches its routes by RDS.
 
 A listener does not depend on its virtual hosts: every HTTP filter there is stands in it from the start,
-disabled, in one fixed order, the router last.
+in one fixed order, the router last. The listener's options switch some on; all others are disabled.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from protos import gloo
 from protos.envoy import core, hcm, listener, proxy_protocol, router
 from services.gloo import checks
 from services.gloo.features import FEATURES
+from services.gloo.plugin import Policy, Scope
 from services.gloo.resources import Resource, resource
 from services.gloo.translator.cluster import ADS
 from services.gloo.translator.names import HTTP_STAT_PREFIX, route_configuration_name
+from services.gloo.translator.patches import Joined, join_patches
 from services.gloo.translator.sources import Origin, Reports, attribute, origins_of
 from services.gloo.translator.supported import refuse_unread
 from shared.codec.encode import encode, pack
@@ -29,7 +31,7 @@ MAX_STAT_PREFIX = 255
 
 
 def translate_listener(
-    given: gloo.Listener, path: str, owner: Source, conflict: str = ""
+    given: gloo.Listener, path: str, owner: Source, policy: Policy, conflict: str = ""
 ) -> tuple[Resource | None, Reports]:
     """The listener, None when it has no virtual hosts or something is wrong with it.
 
@@ -38,6 +40,9 @@ def translate_listener(
     report = Report()
     refuse_unread(given, report)
     check_listener(given, report)
+    options = (given.http_listener and given.http_listener.options) or gloo.HttpListenerOptions()
+    scope = Scope(path="httpListener.options", report=report, policy=policy)
+    joined = join_patches("on_listener", options, scope)
     if conflict:
         report.error("", conflict)
     origins = origins_of(given)
@@ -46,7 +51,7 @@ def translate_listener(
     if not report.errors and given.http_listener is not None and given.http_listener.virtual_hosts:
         with report.collect():
             sources = {origin.source for origin in origins} or {owner}
-            found = resource(given.name, encode(build_listener(given, given.http_listener)), sources)
+            found = resource(given.name, encode(build_listener(given, given.http_listener, joined)), sources)
     attribute(report, origins or [Origin(source=owner, path=path)], reports)
     return found, reports
 
@@ -68,8 +73,8 @@ def check_listener(given: gloo.Listener, report: Report) -> None:
         report.error("httpListener.statPrefix", problem)
 
 
-def build_listener(given: gloo.Listener, http: gloo.HttpListener) -> listener.Listener:
-    manager = listener.Filter(name=CONNECTION_MANAGER, typed_config=pack(build_manager(given.name, http)))
+def build_listener(given: gloo.Listener, http: gloo.HttpListener, joined: Joined) -> listener.Listener:
+    manager = build_manager(given.name, http, joined)
     return listener.Listener(
         name=given.name,
         address=core.Address(
@@ -84,25 +89,38 @@ def build_listener(given: gloo.Listener, http: gloo.HttpListener) -> listener.Li
         ]
         if given.use_proxy_proto
         else [],
-        filter_chains=[listener.FilterChain(filters=[manager])],
+        filter_chains=[
+            listener.FilterChain(
+                filters=[listener.Filter(name=CONNECTION_MANAGER, typed_config=pack(manager))]
+            )
+        ],
     )
 
 
-def build_manager(name: str, http: gloo.HttpListener) -> hcm.HttpConnectionManager:
+def build_manager(name: str, http: gloo.HttpListener, joined: Joined) -> hcm.HttpConnectionManager:
     return hcm.HttpConnectionManager(
         stat_prefix=http.stat_prefix or HTTP_STAT_PREFIX,
         rds=hcm.Rds(config_source=ADS, route_config_name=route_configuration_name(name)),
-        http_filters=http_filters(),
+        http_filters=http_filters(joined),
         upgrade_configs=[hcm.HttpConnectionManagerUpgradeConfig(upgrade_type="websocket")],
         normalize_path=True,
     )
 
 
-def http_filters() -> list[hcm.HttpFilter]:
-    """All filters of all features in Gloo's order, each waiting to be switched on by a route."""
+def http_filters(joined: Joined) -> list[hcm.HttpFilter]:
+    """All filters of all features in Gloo's order.
+
+    One that the listener's own options have settings for works for all requests, with those; each other one
+    waits to be switched on by a route.
+    """
     declared = sorted((f.filter for f in FEATURES if f.filter is not None), key=lambda each: each.place)
     filters = [
-        hcm.HttpFilter(name=each.name, typed_config=pack(each.config), disabled=True) for each in declared
+        hcm.HttpFilter(
+            name=each.name,
+            typed_config=pack(joined.filters.get(each.name, each.config)),
+            disabled=each.name not in joined.filters,
+        )
+        for each in declared
     ]
     return [*filters, hcm.HttpFilter(name=ROUTER, typed_config=pack(router.Router()))]
 

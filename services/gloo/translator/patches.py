@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cache
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import betterproto2
 
-from protos import gloo
 from protos._generated.schema import MESSAGES
 from services.gloo.features import FEATURES
-from services.gloo.plugin import Hook, Patch, Policy, Scope
+from services.gloo.plugin import Feature, Hook, Patch, Policy, Scope
 from services.gloo.translator.supported import PACKAGE
 from shared.codec.encode import pack
-from shared.report import Report, join
+from shared.report import join
+
+M = TypeVar("M", bound=betterproto2.Message)
+EMPTY: dict[type, Any] = {list: [], dict: {}}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -27,6 +29,7 @@ class Joined:
     action: dict[str, Any] = field(default_factory=dict)
     protocol: dict[str, Any] = field(default_factory=dict)
     filters: dict[str, betterproto2.Message] = field(default_factory=dict)
+    clusters: set[str] = field(default_factory=set)
     forwarding: list[str] = field(default_factory=list)  # the options that concern the upstream
 
     def add(self, patch: Patch) -> list[str]:
@@ -41,6 +44,7 @@ class Joined:
             if theirs:
                 taken += [name for name in theirs if name in mine]
                 mine.update(theirs)
+        self.clusters.update(patch.clusters)
         return taken
 
     def write(self, message: betterproto2.Message) -> None:
@@ -52,34 +56,58 @@ class Joined:
             setattr(message, "typed_per_filter_config", packed)  # noqa: B010
 
 
-def join_patches(
-    place: str,
-    options: betterproto2.Message | None,
-    path: str,
-    policy: Policy,
-    report: Report,
-    matchers: Sequence[gloo.Matcher] = (),
-) -> Joined:
-    """What the options of one place (``on_route``, …) come to."""
+def join_patches(place: str, options: betterproto2.Message | None, scope: Scope) -> Joined:
+    """What the *options* of one place (``on_route``, …) come to; *scope* is theirs."""
     joined = Joined()
     if options is None:
         return joined
     values, hooks = _hooks(place, type(options).__name__)
-    for value, (name, hook) in zip(values(options), hooks, strict=True):
+    for value, (name, hook, default) in zip(values(options), hooks, strict=True):
+        if value is None or value == EMPTY.get(type(value)):
+            value = default(scope.policy) if default is not None else None
         if value is not None:
-            at = join(path, name)
-            scope = Scope(path=at, report=report, policy=policy, matchers=matchers)
-            patch = hook(value, scope)
+            at = join(scope.path, name)
+            patch = hook(value, replace(scope, path=at, options=options))
             if taken := joined.add(patch):
-                report.error(at, f"contradicts another option ({', '.join(taken)})")
+                scope.report.error(at, f"contradicts another option ({', '.join(taken)})")
             if patch.action:
                 joined.forwarding.append(at)
     return joined
 
 
+def looked_at(options: M | None, kind: type[M]) -> M:
+    """Of the *options* around a route those that its features look at, so that others recompute nothing."""
+    kept = kind()
+    for attribute in _looked_at(kind.__name__) if options is not None else ():
+        setattr(kept, attribute, getattr(options, attribute))
+    return kept
+
+
 @cache
-def _hooks(place: str, message: str) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[tuple[str, Hook], ...]]:
+def _looked_at(message: str) -> tuple[str, ...]:
     fields = MESSAGES[PACKAGE + message]
-    hooks = tuple((f.name, getattr(f, place)) for f in FEATURES if getattr(f, place) is not None)
-    getters = [attrgetter(fields[name][0]) for name, _ in hooks]
+    return tuple(fields[name][0] for feature in FEATURES for name in feature.looks_at.get(message, ()))
+
+
+Hooked = tuple[str, Hook, Callable[[Policy], Any] | None]
+
+
+@cache
+def _hooks(place: str, message: str) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[Hooked, ...]]:
+    there = [feature for feature in FEATURES if getattr(feature, place) is not None]
+    hooks = tuple(
+        ("" if feature.beside else feature.name, getattr(feature, place), feature.default)
+        for feature in there
+    )
+    getters = [_getter(feature, message) for feature in there]
     return (lambda options: tuple(getter(options) for getter in getters)), hooks
+
+
+def _getter(feature: Feature, message: str) -> Callable[[Any], Any]:
+    """What a feature's hook gets of the options, None when it is not to be called."""
+    fields = MESSAGES[PACKAGE + message]
+    own = attrgetter(fields[feature.name][0])
+    if not feature.beside:
+        return own
+    values = attrgetter(*(fields[name][0] for name in (feature.name, *feature.beside)))
+    return lambda options: options if values(options) != values(type(options)()) else None

@@ -10,6 +10,7 @@ from services.gloo.plugin import Policy, Reader
 from services.gloo.resources import Resource
 from services.gloo.translator.listener import listener_conflicts, translate_listener
 from services.gloo.translator.names import route_configuration_name
+from services.gloo.translator.patches import looked_at
 from services.gloo.translator.route import MAX_BODY
 from services.gloo.translator.sources import Reports
 from services.gloo.translator.supported import refuse_unread
@@ -38,7 +39,7 @@ def translate_proxy(proxy: gloo.Proxy, owner: Source, read: Reader, policy: Poli
     listeners, routes, hosts = [], [], []
     conflicts = listener_conflicts(proxy.listeners)
     for i, given in enumerate(proxy.listeners):
-        made, found = translate_listener(given, f"listeners[{i}]", owner, conflicts.get(i, ""))
+        made, found = translate_listener(given, f"listeners[{i}]", owner, policy, conflicts.get(i, ""))
         merge_reports(reports, found)
         served = list(serve_hosts(given, f"listeners[{i}]", owner, read, policy, reports))
         hosts += served
@@ -62,12 +63,19 @@ def serve_hosts(
     given: gloo.Listener, path: str, owner: Source, read: Reader, policy: Policy, reports: Reports
 ) -> Iterator[TranslatedHost]:
     """The virtual hosts of a listener that can stand beside each other."""
-    given_hosts = given.http_listener.virtual_hosts if given.http_listener else []
+    if given.http_listener is None:
+        return
     hosts = [
         translate_virtual_host(
-            host, f"{path}.httpListener.virtualHosts[{i}]", owner, read, policy, max_body=max_body(given)
+            host,
+            f"{path}.httpListener.virtualHosts[{i}]",
+            owner,
+            read,
+            policy,
+            max_body=max_body(given),
+            listener=looked_at(given.http_listener.options, gloo.HttpListenerOptions),
         )
-        for i, host in enumerate(given_hosts)
+        for i, host in enumerate(given.http_listener.virtual_hosts)
     ]
     conflicts = find_conflicts(hosts)
     for i, host in enumerate(hosts):

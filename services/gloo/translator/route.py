@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from protos import gloo
 from protos.envoy import core, matcher, route
 from services.gloo import checks
-from services.gloo.plugin import Policy, Reader
+from services.gloo.plugin import Policy, Reader, Scope
 from services.gloo.translator.destination import Found, translate_action
 from services.gloo.translator.match import DEFAULT, checked_regex, translate_matcher
 from services.gloo.translator.names import FALLBACK_CLUSTER, route_name
@@ -27,6 +28,19 @@ class Surroundings:
     read: Reader
     policy: Policy
     max_body: int = MAX_BODY
+    host: gloo.VirtualHostOptions = field(default_factory=gloo.VirtualHostOptions)
+    listener: gloo.HttpListenerOptions = field(default_factory=gloo.HttpListenerOptions)
+
+    def scope(self, path: str, report: Report, matchers: Sequence[gloo.Matcher]) -> Scope:
+        return Scope(
+            path=path,
+            report=report,
+            policy=self.policy,
+            read=self.read,
+            matchers=matchers,
+            host=self.host,
+            listener=self.listener,
+        )
 
 
 def translate_route(
@@ -36,9 +50,10 @@ def translate_route(
     report = Report()
     refuse_unread(given, report)
     matchers = given.matchers or [DEFAULT]
-    joined = join_patches("on_route", given.options, "options", around.policy, report, matchers)
+    joined = join_patches("on_route", given.options, around.scope("options", report, matchers))
     action = translate_any_action(given, joined, around, report, found)
     found.filters.update(joined.filters)
+    found.clusters |= joined.clusters
     routes = []
     for i, each in enumerate(matchers):
         errors = len(report.errors)

@@ -36,7 +36,7 @@ READ: Mapping[str, tuple[str, ...]] = {
     "SourceMetadata.SourceRef": ALL,
     "ResourceRef": ALL,
     "HttpListener": ("virtualHosts", "options", "statPrefix", "metadata", "metadataStatic"),
-    "HttpListenerOptions": (),
+    "HttpListenerOptions": tuple(feature.name for feature in FEATURES if feature.on_listener),
     "VirtualHost": ("name", "domains", "routes", "options", "metadata", "metadataStatic"),
     "VirtualHostOptions": tuple(feature.name for feature in FEATURES if feature.on_virtual_host),
     "Route": ALL,
@@ -211,7 +211,9 @@ def _getter(attributes: list[str]) -> Callable[[Any], tuple[Any, ...]]:
 def _fields_read() -> dict[str, tuple[str, ...]]:
     merged = dict(READ)
     for feature in FEATURES:
-        merged.update(feature.reads)
+        for message, fields in feature.reads.items():
+            known = merged.get(message, ())
+            merged[message] = ALL if ALL in (known, fields) else (*known, *fields)
     return merged
 
 

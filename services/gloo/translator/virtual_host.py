@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from protos import gloo
 from protos.envoy import route
 from services.gloo import checks
-from services.gloo.plugin import Policy, Reader
+from services.gloo.plugin import Policy, Reader, Scope
 from services.gloo.resources import Resource, resource
 from services.gloo.translator.consul import ConsulSelection
 from services.gloo.translator.destination import Found
 from services.gloo.translator.names import FALLBACK_CLUSTER, virtual_host_name
-from services.gloo.translator.patches import Joined, join_patches
+from services.gloo.translator.patches import Joined, join_patches, looked_at
 from services.gloo.translator.route import MAX_BODY, Surroundings, fallback_route, translate_route
 from services.gloo.translator.sources import Origin, Reports, attribute, origins_of
 from services.gloo.translator.supported import refuse_unread
@@ -97,26 +97,33 @@ def translate_virtual_host(
     policy: Policy,
     *,
     max_body: int = MAX_BODY,
+    listener: gloo.HttpListenerOptions | None = None,
     previous: TranslatedHost | None = None,
 ) -> TranslatedHost:
     """*path* is the host's in *owner*, the Proxy: there go the problems of a host that names no sources.
 
     With its *previous* translation at hand only the routes that differ from it are translated; what the
-    others read is read again, so the record of reads is the same as without.
+    others read is read again, so the record of reads is the same as without. Of the *listener*'s options
+    those are here that ``looked_at`` leaves.
     """
     name = virtual_host_name(host.name)
     found, report, reports = Found(), Report(), Reports()
     refuse_unread(host, report)
     if not host.name:
         report.error("name", "required")
-    patch = join_patches("on_virtual_host", host.options, "options", policy, report)
+    listener = listener or gloo.HttpListenerOptions()
+    scope = Scope(path="options", report=report, policy=policy, read=read, listener=listener)
+    patch = join_patches("on_virtual_host", host.options, scope)
     usable = not report.errors
     domains = valid_domains(host.domains, report)
     found.filters.update(patch.filters)
     origins = origins_of(host)
     sources = {origin.source for origin in origins} or {owner}
-    around = Surroundings(virtual_host=name, read=read, policy=policy, max_body=max_body)
-    terms = (name, policy, max_body)
+    inherited = looked_at(host.options, gloo.VirtualHostOptions)
+    around = Surroundings(
+        virtual_host=name, read=read, policy=policy, max_body=max_body, host=inherited, listener=listener
+    )
+    terms = (name, policy, max_body, inherited, listener)
     known = previous.served if previous is not None and previous.terms == terms else {}
     served: dict[tuple[int, bytes], ServedRoute] = {}
     for i, given in enumerate(host.routes):
