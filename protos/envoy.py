@@ -8,9 +8,17 @@ from protos._generated.envoy.config.core import v3 as core
 from protos._generated.envoy.config.endpoint import v3 as endpoint
 from protos._generated.envoy.config.listener import v3 as listener
 from protos._generated.envoy.config.route import v3 as route
+from protos._generated.envoy.extensions.common.ratelimit import v3 as limits_common
+from protos._generated.envoy.extensions.compression.gzip.compressor import v3 as gzip
 from protos._generated.envoy.extensions.filters.common.fault import v3 as fault_common
+from protos._generated.envoy.extensions.filters.http.buffer import v3 as buffer
+from protos._generated.envoy.extensions.filters.http.compressor import v3 as compressor
 from protos._generated.envoy.extensions.filters.http.cors import v3 as cors
+from protos._generated.envoy.extensions.filters.http.csrf import v3 as csrf
 from protos._generated.envoy.extensions.filters.http.fault import v3 as fault
+from protos._generated.envoy.extensions.filters.http.grpc_web import v3 as grpc_web
+from protos._generated.envoy.extensions.filters.http.health_check import v3 as health_check
+from protos._generated.envoy.extensions.filters.http.local_ratelimit import v3 as http_local_limit
 from protos._generated.envoy.extensions.filters.http.router import v3 as router
 from protos._generated.envoy.extensions.filters.listener.proxy_protocol import v3 as proxy_protocol
 from protos._generated.envoy.extensions.filters.listener.tls_inspector import v3 as tls_inspector
@@ -28,17 +36,25 @@ from protos._generated.envoy.type.matcher import v3 as matcher
 from protos._generated.google import protobuf
 
 __all__ = [
+    "buffer",
     "cluster",
+    "compressor",
     "core",
     "cors",
+    "csrf",
     "discovery",
     "endpoint",
     "envoy_type",
     "fault",
     "fault_common",
+    "grpc_web",
+    "gzip",
     "hcm",
+    "health_check",
     "health_check_file",
+    "http_local_limit",
     "http_protocol",
+    "limits_common",
     "listener",
     "matcher",
     "preserve_case",
