@@ -19,7 +19,7 @@ $(VENV)/.locked: requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@touch $@
 
-PROTO_SOURCES := $(shell find protos -name '*.proto') protos/envoy.txt protos/generate.py
+PROTO_SOURCES := $(shell find protos -name '*.proto') protos/envoy.txt protos/construct.py protos/generate.py
 
 $(VENV)/.generated: $(VENV)/.locked $(PROTO_SOURCES)
 	@echo "== generating the message classes from protos/"

@@ -6,7 +6,8 @@
 * betterproto2 classes of the Envoy messages listed in ``envoy.txt`` and of all they refer to, taken
   from the descriptors that the package ``xds-protos`` carries (there are no ``.proto`` files to compile);
 * ``schema.py``: fields, types and oneofs of the contract as one literal, for readers that check
-  documents without importing a message class (``glooctl`` starts in a fraction of the time).
+  documents without importing a message class (``glooctl`` starts in a fraction of the time);
+* ``construct.py``, a copy of the one here, which the classes are made with.
 
 ``--contract-only`` leaves Envoy's messages out, for the roles that never see them.
 """
@@ -17,6 +18,7 @@ import argparse
 import importlib
 import os
 import pprint
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -40,6 +42,15 @@ WRAPPERS = {
     "google.protobuf.BytesValue": "bytes",
 }
 
+OUR_DATACLASS = """
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dataclasses import dataclass
+else:
+    from protos._generated.construct import dataclass
+"""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -62,10 +73,11 @@ def generate(*, contract_only: bool = False, target: Path = TARGET) -> None:
         for name, content in written:
             path = root / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content)
+            path.write_text(content.replace("from dataclasses import dataclass\n", OUR_DATACLASS))
         for folder in [root, *(path for path in root.rglob("*") if path.is_dir())]:
             (folder / "__init__.py").touch()
         (root / "schema.py").write_text(render_schema(table))
+        shutil.copy(HERE / "construct.py", root)
         if target.exists():
             target.rename(Path(scratch) / "before")  # readers miss it for a moment only
         root.rename(target)
@@ -73,7 +85,7 @@ def generate(*, contract_only: bool = False, target: Path = TARGET) -> None:
 
 def is_current(target: Path = TARGET) -> bool:
     """Whether *target* was generated after the last edit of what it is made from."""
-    sources = [*HERE.rglob("*.proto"), HERE / "envoy.txt", Path(__file__)]
+    sources = [*HERE.rglob("*.proto"), HERE / "envoy.txt", HERE / "construct.py", Path(__file__)]
     made = target / "schema.py"
     return made.exists() and made.stat().st_mtime >= max(path.stat().st_mtime for path in sources)
 

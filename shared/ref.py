@@ -1,12 +1,11 @@
-"""References: which object is meant."""
+"""References: which object is meant. Tuples, since tables by reference are looked at all the time."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Ref:
+class Ref(NamedTuple):
     """An object by namespace and name; prints as Gloo writes it, ``namespace.name``."""
 
     namespace: str
@@ -16,8 +15,7 @@ class Ref:
         return f"{self.namespace}.{self.name}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Source:
+class Source(NamedTuple):
     """An object by kind and reference: what a resource came from, whom a problem belongs to."""
 
     kind: str

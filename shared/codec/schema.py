@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
+import re
 import sys
 from collections.abc import Callable
-from functools import cache
-from typing import Any, cast, get_args, get_type_hints
+from functools import cache, reduce
+from types import ModuleType
+from typing import Any, cast
 
 import betterproto2
 
 from protos._generated.message_pool import default_message_pool
 
 MessageClass = type[betterproto2.Message]
+_NAME = re.compile(r"[\w.]+")
+_AROUND = ("list", "dict", "None")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,15 +44,15 @@ class Field:
 
 @cache
 def fields_of(message_class: MessageClass) -> tuple[Field, ...]:
-    """The fields of *message_class* by number. (betterproto2's own table resolves the hints once a field.)"""
-    hints = get_type_hints(message_class, vars(sys.modules[message_class.__module__]), {})
-    found = (_field(field, hints[field.name]) for field in dataclasses.fields(cast(Any, message_class)))
+    """The fields of *message_class* by number."""
+    module = sys.modules[message_class.__module__]
+    found = (_field(field, module) for field in dataclasses.fields(cast(Any, message_class)))
     return tuple(sorted(found, key=lambda field: field.number))
 
 
-def _field(field: dataclasses.Field[Any], hint: Any) -> Field:
+def _field(field: dataclasses.Field[Any], module: ModuleType) -> Field:
     meta = betterproto2.FieldMetadata.get(field)
-    classes = [kind for kind in get_args(hint) if kind is not type(None)] or [hint]
+    classes = [_class(name, module) for name in _NAME.findall(str(field.type)) if name not in _AROUND]
     entry = None
     if meta.map_meta:
         entry = (
@@ -74,6 +79,13 @@ def _field(field: dataclasses.Field[Any], hint: Any) -> Field:
         wrapper=meta.unwrap() if meta.unwrap else None,
         entry=entry,
     )
+
+
+def _class(name: str, module: ModuleType) -> Any:
+    """What a type in an annotation means: ``int``, ``Route``, ``__core__v3__.Address``."""
+    first, *rest = name.split(".")
+    found = getattr(module, first, None) or getattr(builtins, first)
+    return reduce(getattr, rest, found)
 
 
 def full_name(message_class: MessageClass) -> str:
