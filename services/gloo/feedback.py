@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from services.gloo.parts import WHOLE
-from services.gloo.quarantine import RETRY_SECONDS, Blame, Held, Place, Quarantine
+from services.gloo.quarantine import RETRY_SECONDS, Blame, Heard, Held, Place, Quarantine, Version
 from services.gloo.resources import (
     CLUSTER,
     ENDPOINTS,
@@ -62,13 +63,24 @@ class Refusal:
         if self.part != WHOLE:
             what = f"virtual host {self.part} of {what}"
         if self.held is not None:
-            what += ", not served" if self.held.good is None else ", served in its last good version"
+            what += ", served in its last good version" if self.held.good else ", not served"
         return f"Envoy {self.node} refused {what}: {self.text}"
+
+
+class Told(NamedTuple):
+    """What an Envoy of another replica would not take, in its words."""
+
+    place: Place
+    node: str
+    text: str
 
 
 class Feedback:
     """The observer of the xDS server, between translation and the cache; *notify* is called with a role whose
-    refusals differ. ``run`` gives the quarantine its time."""
+    refusals differ. ``run`` gives the quarantine its time.
+
+    ``stirred`` is set when there may be something to tell other replicas; ``hear`` takes what they tell.
+    """
 
     def __init__(
         self,
@@ -80,6 +92,7 @@ class Feedback:
     ) -> None:
         # The objects behind what is held, as whoever translates now knows them.
         self.trace: Callable[[Held], frozenset[Source]] = lambda held: held.sources
+        self.stirred = asyncio.Event()
         self._notify = notify
         self._cache = cache
         self._clock = clock
@@ -87,6 +100,7 @@ class Feedback:
         self._nodes: dict[str, tuple[str, str]] = {}
         self._refusals: dict[str, dict[tuple[TypeUrl, str], Refusal]] = {}
         self._held: dict[str, list[Held]] = {}
+        self._elsewhere: list[Refusal] = []  # what Envoys of other replicas refuse, and is not held
         self._told: dict[str, list[Refusal]] = {}  # by role, until something differs
         self._moved = asyncio.Event()
 
@@ -95,6 +109,7 @@ class Feedback:
     def publish(self, role: str, snapshot: Snapshot | None) -> None:
         """Serve what translation made, but for what is held back; None: the role is no more."""
         self._told.pop(role, None)
+        self.stirred.set()
         if snapshot is None:
             self._quarantine.forget(role)
             self._cache.remove(role)
@@ -127,6 +142,7 @@ class Feedback:
         before, held = self._held.get(role, []), self._quarantine.held(role)
         if before == held:
             return
+        self.stirred.set()
         self._held[role] = held
         for each in held:
             if each not in before:
@@ -146,15 +162,20 @@ class Feedback:
         return self._told[role]
 
     def _refusals_of(self, role: str) -> list[Refusal]:
-        found = {
-            (refusal.type_url, refusal.name): refusal
-            for client in sorted(self._refusals)
-            for refusal in self._refusals[client].values()
-            if refusal.role == role
-            and not self._quarantine.handles(Place(role, refusal.type_url, refusal.name))
-        }
-        told = [found[key] for key in sorted(found)]
-        return [*map(self._refusal, self._held.get(role, ())), *told]
+        told = [each for each in (*self.unheld(), *self._elsewhere) if each.role == role]
+        found: dict[tuple[TypeUrl, str], Refusal] = {}
+        for each in sorted(told, key=lambda refusal: (refusal.node, refusal.text)):
+            found.setdefault((each.type_url, each.name), each)  # the same one whoever speaks
+        return [*map(self._refusal, self._held.get(role, ())), *(found[key] for key in sorted(found))]
+
+    def unheld(self) -> list[Refusal]:
+        """What Envoys here refuse, of all roles, that nothing is held back for."""
+        return [
+            refusal
+            for refused in self._refusals.values()
+            for refusal in refused.values()
+            if not self._quarantine.handles(Place(refusal.role, refusal.type_url, refusal.name))
+        ]
 
     def held(self, role: str) -> list[Held]:
         return self._held.get(role, [])
@@ -164,6 +185,11 @@ class Feedback:
         """How many parts are held back, of all roles."""
         return sum(map(len, self._held.values()))
 
+    @property
+    def all_held(self) -> list[Held]:
+        """What is held back, of all roles that there are."""
+        return self._quarantine.all_held
+
     def stand_ins(self) -> list[bytes]:
         """The virtual hosts that stand in for others."""
         held = [each for role in self._held.values() for each in role if each.place.type_url == ROUTES]
@@ -171,8 +197,8 @@ class Feedback:
 
     def good(self, role: str) -> bool:
         """Whether no Envoy refuses what is served now."""
-        told = self.refusals(role)
-        return not self._quarantine.searching(role) and all(each.held is not None for each in told)
+        refused = any(refusal.role == role for refusal in self.unheld())
+        return not (refused or self._quarantine.searching(role))
 
     def _refusal(self, held: Held) -> Refusal:
         return Refusal(
@@ -186,16 +212,54 @@ class Feedback:
             held=held,
         )
 
+    # --- what other replicas say --------------------------------------------------------------------------
+
+    def hear(self, heard: Mapping[Version, Heard], told: Iterable[Told]) -> None:
+        """Hold what was refused elsewhere as if it had been here, and speak of what is *told* without being
+        held. Each call has all there is."""
+        for role in self._quarantine.hear(heard):
+            self._serve(role)
+        before = self._elsewhere
+        self._elsewhere = [self._of_another(each) for each in told]
+        self._tell([*before, *self._elsewhere] if before != self._elsewhere else ())
+        self._moved.set()
+
+    def _of_another(self, told: Told) -> Refusal:
+        place, snapshot = told.place, self._cache.get(told.place.role)
+        known = snapshot.of(place.type_url).by_name.get(place.name) if snapshot else None
+        return Refusal(
+            role=place.role,
+            node=told.node,
+            type_url=place.type_url,
+            name=place.name,
+            text=told.text,
+            sources=known.sources if known else frozenset(),
+        )
+
+    def approves(self, version: Version) -> bool:
+        """Whether an Envoy here has accepted what one was heard to refuse."""
+        return version in self._quarantine.approved
+
+    def wanted(self, versions: Iterable[Version]) -> set[Version]:
+        return self._quarantine.wanted(versions)
+
+    def serves(self, role: str, client: str | None = None) -> bool:
+        """Whether an Envoy of the role, or just that one, is here."""
+        nodes = self._nodes.values() if client is None else [self._nodes.get(client, ("", ""))]
+        return any(each == role for each, _ in nodes)
+
     # --- what Envoys say ----------------------------------------------------------------------------------
 
     def connected(self, client: str, role: str, node: str) -> None:
         self._nodes[client] = (role, node)
         self._quarantine.connected(client)
+        self.stirred.set()
 
     def disconnected(self, client: str) -> None:
         self._nodes.pop(client, None)
         self._quarantine.disconnected(client)
         self._moved.set()
+        self.stirred.set()
         self._tell(self._refusals.pop(client, {}).values())
 
     def acked(
@@ -207,7 +271,10 @@ class Feedback:
         resources: tuple[Resource, ...],
         removed: tuple[str, ...],
     ) -> None:
+        approved = len(self._quarantine.approved)
         moved = self._quarantine.accepted(client, role, type_url, resources, self._clock())
+        if len(self._quarantine.approved) > approved:
+            self.stirred.set()
         if refused := self._refusals.get(client):
             names = (*(each.name for each in resources), *removed)
             ended = [refused.pop((type_url, name)) for name in names if (type_url, name) in refused]
@@ -240,13 +307,15 @@ class Feedback:
             )
             moved |= self._quarantine.refused(place, blame, resource, self._clock())
         self._told.pop(role, None)
+        self.stirred.set()
         if moved:
             self._moved.set()
             self._serve(role)
         self._notify(role)
 
-    def _tell(self, ended: Iterable[Refusal]) -> None:
-        for role in {refusal.role for refusal in ended}:
+    def _tell(self, differ: Iterable[Refusal]) -> None:
+        for role in {refusal.role for refusal in differ}:
+            self.stirred.set()
             self._told.pop(role, None)
             self._notify(role)
 

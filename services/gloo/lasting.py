@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 
 from protos import gloo
 from services.gloo.feedback import Feedback
@@ -26,11 +27,12 @@ DRAIN_SECONDS = 5.0
 class Lasting:
     """The xDS server with all that is served by it; begins with what the state directory has.
 
-    ``roles`` names those whose refusals have changed.
+    ``roles`` names those whose refusals have changed; ``id`` tells this process from one of the same name.
     """
 
     def __init__(self, context: Context) -> None:
         settings, options = context.settings.value, context.options
+        self.id = secrets.token_hex(4)
         self.cache = Cache()
         self.roles: asyncio.Queue[str] = asyncio.Queue()
         self.feedback = Feedback(self.roles.put_nowait, self.cache, retry=Options.of(settings).refusal_retry)

@@ -8,8 +8,8 @@ again. A convicted part is held at its last good bytes, or left out when there a
 
 One Envoy that refuses is enough, unless another one has accepted the very version: then the one that refuses
 is on its own, and its refusals of that resource count for nothing until it accepts something. What is held
-is held for a role, not for one Envoy, and each replica learns it from its own Envoys: two replicas differ
-from the time the one was told until the other is.
+is held for a role, not for one Envoy, and by every replica: what an Envoy of another one has refused comes
+in as ``Heard`` and is held as if it had been refused here, unless an Envoy here has accepted it.
 
 Pure: no I/O, and the time comes in as *now*.
 """
@@ -62,9 +62,20 @@ class Blame:
     text: str
 
 
+class Version(NamedTuple):
+    """A part as it was wanted once, by the digest of its bytes."""
+
+    place: Place
+    part: str
+    digest: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """A part that is not served as it is wanted; *good* stands in for it, nothing when it is None."""
+    """A part that is not served as it is wanted.
+
+    *good* stands in for it; None: there is nothing; empty: there was, and it was refused, too.
+    """
 
     place: Place
     part: str
@@ -72,12 +83,25 @@ class Held:
     good: bytes | None
     blame: Blame
     at: float
-    sources: frozenset[Source]
+    sources: frozenset[Source] = frozenset()
+    elsewhere: bool = False  # it is for another replica to try it again
+
+    @property
+    def version(self) -> Version:
+        return Version(self.place, self.part, self.refused)
 
     @property
     def machine(self) -> bool:
         """Whether the refusal may be the machine's fault, as an address in use."""
         return self.place.type_url == LISTENER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """What replicas know of a version: that it was refused, or also that some Envoy takes it."""
+
+    held: Held
+    accepted: bool = False
 
 
 @dataclass(slots=True)
@@ -124,7 +148,10 @@ class Shelf:
 
 
 class Quarantine:
-    """``want``, ``accepted``, ``refused`` and ``tick`` move it; ``served`` is what comes of it."""
+    """``want``, ``accepted``, ``refused``, ``hear`` and ``tick`` move it; ``served`` is what comes of it.
+
+    ``approved`` are versions that were heard to be refused, and that an Envoy here has accepted.
+    """
 
     def __init__(self, *, retry: float = RETRY_SECONDS) -> None:
         self._retry = retry
@@ -133,6 +160,8 @@ class Quarantine:
         self._shelves: dict[tuple[str, TypeUrl], Shelf] = {}
         self._restored: dict[str, list[Held]] = {}
         self._clients: set[str] = set()
+        self._heard: dict[Place, dict[Version, Heard]] = {}
+        self.approved: set[Version] = set()
 
     # --- what comes in ------------------------------------------------------------------------------------
 
@@ -177,9 +206,11 @@ class Quarantine:
         if shelf is None or role not in self._wanted:
             return False
         for each in resources:
-            case = shelf.cases.get(each.name)
+            place, case = Place(role, type_url, each.name), shelf.cases.get(each.name)
+            if place in self._heard:
+                moved |= self._approve(shelf, place, each)
             if case is not None:
-                moved |= self._accepted(client, shelf, case, Place(role, type_url, each.name), each, now)
+                moved |= self._accepted(client, shelf, case, place, each, now)
             elif shelf.good.get(each.name) is not each or each.name in shelf.assumed:
                 _prove(shelf, each)
         if moved:
@@ -198,6 +229,29 @@ class Quarantine:
         if moved:
             self._serve(place.role)
         return moved
+
+    def hear(self, heard: Mapping[Version, Heard]) -> set[str]:
+        """Take over all that replicas know by now; the roles served anew."""
+        before = {version: each for known in self._heard.values() for version, each in known.items()}
+        self._heard = {}
+        for version, each in heard.items():
+            self._heard.setdefault(version.place, {})[version] = each
+        self.approved &= {version for version, each in heard.items() if not each.accepted}
+        moved = set[Place]()
+        for version in before.keys() - heard.keys():
+            if (held := self._held_as(version)) is not None and held.elsewhere:
+                del self._shelves[version.place[:2]].cases[version.place.name].held[version.part]
+                moved.add(version.place)
+        moved |= {version.place for version, each in heard.items() if before.get(version) != each}
+        roles = set()
+        for place in moved:
+            shelf = self._shelves.get((place.role, place.type_url))
+            if shelf is not None and place.role in self._wanted and place.name in shelf.wanted.by_name:
+                self._apply(place, shelf, shelf.wanted.by_name[place.name])
+                roles.add(place.role)
+        for role in roles:
+            self._serve(role)
+        return roles
 
     def tick(self, now: float) -> set[str]:
         """Give up what took too long, try again what may have mended itself; the roles served anew."""
@@ -237,6 +291,25 @@ class Quarantine:
             for held in case.held.values()
         ]
         return sorted(found, key=lambda held: (held.place, held.part))
+
+    @property
+    def all_held(self) -> list[Held]:
+        """What is held back of all roles that something is wanted for."""
+        return [held for role in self._wanted for held in self.held(role)]
+
+    def wanted(self, versions: Iterable[Version]) -> set[Version]:
+        """Those that are what translation wants now."""
+        found = set()
+        parts: dict[Place, Mapping[str, bytes]] = {}
+        for version in versions:
+            place = version.place
+            if place not in parts:
+                shelf = self._shelves.get((place.role, place.type_url))
+                each = shelf.wanted.by_name.get(place.name) if shelf else None
+                parts[place] = parts_of(place.type_url, each.body) if each else {}
+            if _is(version, parts[place]):
+                found.add(version)
+        return found
 
     def searching(self, role: str) -> bool:
         """Whether it is being found out what an Envoy refuses."""
@@ -304,6 +377,11 @@ class Quarantine:
         suspects = self._suspects(place, shelf, case, resource)
         if not suspects:
             return False
+        taken = {version.part for version in self._taken(place) if _is(version, suspects)}
+        suspects = {part: body for part, body in suspects.items() if part not in taken}
+        if not suspects:
+            case.outvoted.add(blame.client)
+            return False
         case.refused[resource.digest] = blame.client
         while len(case.refused) > MOST_VERSIONS:
             del case.refused[next(iter(case.refused))]
@@ -338,11 +416,63 @@ class Quarantine:
             found.pop(WHOLE, None)  # without it nothing could be offered
         return found
 
+    # --- hearing from others ------------------------------------------------------------------------------
+
+    def _apply(self, place: Place, shelf: Shelf, wanted: Resource) -> None:
+        """Hold what others have heard refused, and let go of what one of their Envoys has accepted."""
+        parts = parts_of(place.type_url, wanted.body)
+        good = shelf.good.get(place.name)
+        proven = parts_of(place.type_url, good.body) if good and place.name not in shelf.assumed else {}
+        case = shelf.cases.setdefault(place.name, Case())
+        for version, heard in self._heard.get(place, {}).items():
+            if not _is(version, parts):
+                continue
+            held = case.held.get(version.part)
+            if heard.accepted or version in self.approved:
+                self._let_go(case, version)
+            elif held is None and _is(version, proven):
+                self.approved.add(version)
+            elif held is not None or heard.held.elsewhere:
+                case.held[version.part] = _agreed(held, heard.held, good, wanted)
+                case.groups = [group for group in case.groups if _without(group, version.part)]
+                case.published.clear()
+
+    def _let_go(self, case: Case, version: Version) -> bool:
+        """Serve it: an Envoy takes it, and one that refuses it is on its own."""
+        held = case.held.get(version.part)
+        if held is None or held.version != version:
+            return False
+        del case.held[version.part]
+        if held.blame.client in self._clients:
+            case.outvoted.add(held.blame.client)
+        return True
+
+    def _approve(self, shelf: Shelf, place: Place, resource: Resource) -> bool:
+        """Note which of the versions heard of a client has accepted; whether one was held here."""
+        parts, moved = parts_of(place.type_url, resource.body), False
+        for version, heard in self._heard[place].items():
+            if not heard.accepted and _is(version, parts):
+                self.approved.add(version)
+                if (case := shelf.cases.get(place.name)) is not None:
+                    moved |= self._let_go(case, version)
+        return moved
+
+    def _taken(self, place: Place) -> list[Version]:
+        known = self._heard.get(place, {})
+        return [version for version, heard in known.items() if heard.accepted or version in self.approved]
+
+    def _held_as(self, version: Version) -> Held | None:
+        """What is held for this very version."""
+        shelf = self._shelves.get(version.place[:2])
+        case = shelf.cases.get(version.place.name) if shelf else None
+        held = case.held.get(version.part) if case else None
+        return held if held and held.version == version else None
+
     def _convict(
         self, place: Place, shelf: Shelf, case: Case, part: str, digest: int, blame: Blame, now: float
     ) -> None:
-        if (held := case.held.get(part)) is not None:
-            case.held[part] = replace(held, good=None, at=now)  # what stood in for it is refused, too
+        if (held := case.held.get(part)) is not None:  # what stood in for it is refused, too
+            case.held[part] = replace(held, good=b"", at=now)
             return
         good = shelf.good.get(place.name)
         wanted = shelf.wanted.by_name[place.name]
@@ -381,9 +511,9 @@ class Quarantine:
     def _again(self, held: Held) -> float:
         """When a part is tried again although it has not changed: what may be the machine's fault, and what
         was refused by an Envoy that is gone."""
-        if held.machine or held.blame.client not in self._clients:
-            return held.at + self._retry
-        return float("inf")
+        if held.elsewhere or (held.blame.client in self._clients and not held.machine):
+            return float("inf")
+        return held.at + self._retry
 
     # --- serving ------------------------------------------------------------------------------------------
 
@@ -411,6 +541,11 @@ class Quarantine:
             before = shelf.wanted.by_name.get(name)
             if (case.held or case.groups) and before is not there[name]:
                 _drop_changed(case, parts_of(type_url, there[name].body))
+        for place in self._heard:
+            name = place.name
+            news = name in there and there[name] is not shelf.wanted.by_name.get(name)
+            if news and place[:2] == (role, type_url):
+                self._apply(place, shelf, there[name])
         shelf.wanted = wanted
 
     def _serve(self, role: str) -> None:
@@ -462,6 +597,31 @@ def accused(text: str, parts: Mapping[str, bytes]) -> set[str]:
     return found
 
 
+def _is(version: Version, parts: Mapping[str, bytes]) -> bool:
+    body = parts.get(version.part)
+    return body is not None and part_digest(body) == version.digest
+
+
+def _agreed(held: Held | None, heard: Held, good: Resource | None, wanted: Resource) -> Held:
+    """What is held once it was heard of: all replicas are to serve and to say the same."""
+    place, part = heard.place, heard.part
+    before = parts_of(place.type_url, good.body).get(part) if good else None
+    if before is not None and part_digest(before) == heard.refused:
+        before = None
+    known = [each.good for each in (heard, held) if each is not None and each.good is not None]
+    stands_in = b"" if b"" in known else next(iter(known), before)
+    if held is not None and not (held.elsewhere or heard.elsewhere):
+        return replace(held, good=stands_in)  # we know who has refused it
+    return replace(heard, good=stands_in, sources=wanted.sources)
+
+
+def _without(group: Group, part: str) -> bool:
+    """Leave *part* out of the group, from which nothing can be deduced then; whether any is left."""
+    if group.parts.pop(part, None) is not None or part in group.beside:
+        group.blame, group.beside = None, {}
+    return bool(group.parts)
+
+
 def _prove(shelf: Shelf, resource: Resource) -> None:
     if resource.name in shelf.wanted.by_name:
         shelf.good[resource.name] = resource
@@ -492,7 +652,7 @@ def _substitute(type_url: TypeUrl, case: Case, wanted: Resource, good: Resource 
     for part, body in parts.items():
         held = case.held.get(part)
         stand_in = held.good if held else base.get(part) if part in waiting else body
-        if stand_in is not None:
+        if stand_in:
             served[part] = stand_in
     if WHOLE not in served:
         return None

@@ -11,6 +11,7 @@ from typing import Any
 
 from protos import gloo
 from services.gloo.endpoints.consul import ConsulEndpoints, EndpointOptions
+from services.gloo.hearsay import Hearsay
 from services.gloo.lasting import Lasting
 from services.gloo.pages import progress_page
 from services.gloo.pipeline import Changes, Outcome, Pipeline, proxy_of
@@ -30,7 +31,7 @@ from shared.store.watch import watch_objects
 log = logging.getLogger(__name__)
 
 KINDS = (PROXY, UPSTREAM, UPSTREAM_GROUP)
-MEMBER_TTL = 15.0  # seconds; membership here only tells people who is running
+MEMBER_TTL = 15.0  # seconds; membership here tells people, and whom a refusal is left to
 
 
 class Session:
@@ -56,7 +57,7 @@ class Session:
         self._changes = Changes()
         self._news = asyncio.Event()
         self._watches = {kind.name: WatchState(kind.name) for kind in KINDS}
-        self._waiting: set[str] = {kind.name for kind in KINDS} | {"endpoints"}
+        self._waiting: set[str] = {kind.name for kind in KINDS} | {"endpoints", "refusals"}
         self._blamed: Set[Source] = frozenset()
         name = f"{socket.gethostname()}-{os.getpid()}"
         self._speaker = Speaker(
@@ -74,6 +75,15 @@ class Session:
             name,
             value=member_value(context.admin),
             ttl=MEMBER_TTL,
+        )
+        self._hearsay = Hearsay(
+            consul,
+            self._root,
+            me=f"{name}:{lasting.id}",
+            feedback=lasting.feedback,
+            members=self._members,
+            leading=lambda: self._speaker.election.leader,
+            synced=lambda: self._arrived("refusals"),
         )
 
     async def run(self) -> None:
@@ -93,6 +103,7 @@ class Session:
             tasks.create_task(self._speaker.election.run(), name="election")
             tasks.create_task(self._speaker.follow_leadership(), name="leadership")
             tasks.create_task(self._members.run(), name="membership")
+            tasks.create_task(self._hearsay.run(), name="refusals")
 
     def state(self) -> dict[str, Any]:
         """For ``/debug/gloo``."""
@@ -123,7 +134,7 @@ class Session:
     def watches(self) -> Iterator[WatchState]:
         yield from self._watches.values()
         yield from self._endpoints.watches()
-        yield from (self._speaker.election.state, self._members.state)
+        yield from (self._speaker.election.state, self._members.state, self._hearsay.state)
 
     # -- what comes in
 
@@ -170,7 +181,7 @@ class Session:
                 self._speaker.take_over(changes)
                 await self._publish(outcome)
             if not ready:
-                ready = True
+                ready = self._hearsay.settled = True
                 for role in self._lasting.stale.written:
                     log.warning(
                         "its Proxy is not in Consul; its Envoys keep the last good snapshot",

@@ -1,0 +1,362 @@
+"""Hearsay: what replicas tell each other of their Envoys' refusals, so that all serve and say the same.
+
+Below ``<root>/_refusals/`` each refused version of a part of a resource is a record: what was refused, what
+stands in for it, Envoy's words. Every replica that wants the very version holds it back; one that has seen an
+Envoy accept it says so, and it is served again by all. A record has an owner, the one replica that tries it
+again in time and takes it away when nobody wants the version any longer: first the one that was told, and
+when that is gone, or has no Envoy of the role left, any that has one. What is refused without being held is
+told by a key a replica, for the one that writes statuses.
+
+A healthy system writes nothing here. What a hostile client makes us write is bounded in number and size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import zlib
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from hashlib import blake2b
+
+import orjson
+
+from services.gloo.feedback import Feedback, Told
+from services.gloo.quarantine import Blame, Heard, Held, Place, Version
+from services.gloo.resources import TypeUrl
+from shared.consul.blocking import WatchState, watch_prefix
+from shared.consul.client import Consul
+from shared.consul.members import Members
+from shared.consul.operations import Cas, DeleteCas, Op, Row
+from shared.errors import ConsulConflict, ConsulError
+
+log = logging.getLogger(__name__)
+
+MOST_RECORDS = 200  # of all replicas
+MOST_TOLD = 32  # of one replica
+MOST_STAND_IN = 16 * 1024  # bytes, compressed; of a larger one each replica takes its own
+MOST_INFLATED = 4 * 2**20
+MOST_TOGETHER = 8  # records a transaction: with all their bytes they stay under what Consul takes
+BURST, ANOTHER_AFTER = 10, 5.0  # writes at once, and seconds until there may be one more
+GAP = 0.1  # seconds between two writes
+CHECK = 5.0  # seconds between looks at who is still there
+TOLD_AFTER = 1.0  # seconds; most of what is not held is over by then
+LINGER = 15.0  # seconds that something gone still counts: others may know better, or be late
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A refused version as all replicas read it; *since* is Unix time, *good* as ``Held`` has it."""
+
+    version: Version
+    good: bytes | None
+    node: str
+    text: str
+    since: float
+    owner: str
+    accepted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A record, Consul's index of it, and when it was refused by our clock."""
+
+    record: Record
+    index: int
+    at: float
+
+
+class Allowance:
+    """A few writes at once, then one now and then."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._left, self._at = float(BURST), clock()
+
+    def wait(self) -> float:
+        """Seconds until the next write may be; it counts as made."""
+        now = self._clock()
+        self._left, self._at = min(BURST, self._left + (now - self._at) / ANOTHER_AFTER) - 1, now
+        return max(GAP, -self._left * ANOTHER_AFTER)
+
+
+class Hearsay:
+    """Keeps *feedback* and Consul agreed while ``run`` runs; *me* is ``<member's name>:<this process>``.
+
+    *synced* is called once what others know was read. ``settled`` is to be set when all objects were read and
+    translated: what is not wanted from then on is over.
+    """
+
+    def __init__(
+        self,
+        consul: Consul,
+        root: str,
+        *,
+        me: str,
+        feedback: Feedback,
+        members: Members,
+        leading: Callable[[], bool],
+        synced: Callable[[], None],
+    ) -> None:
+        self.prefix = f"{root}/_refusals/"
+        self.state = WatchState("refusals")
+        self.settled = False
+        self._kv = consul.kv
+        self._me = me
+        self._feedback = feedback
+        self._members = members
+        self._leading = leading
+        self._synced = synced
+        self._records: dict[str, Known] = {}
+        self._gone: dict[str, tuple[Known, float]] = {}  # records that are deleted, and until when they count
+        self._told: dict[str, tuple[tuple[Told, ...], int]] = {}
+        self._first: dict[Told, float] = {}  # what Envoys here refuse, and since when
+        self._absent: dict[str, float] = {}  # keys of replicas that are gone, and since when
+        self._full = False
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._listen())
+            tasks.create_task(self._speak())
+
+    # --- listening ----------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        async for change in watch_prefix(self._kv, self.prefix, state=self.state):
+            for key in change.gone:
+                if (known := self._records.pop(key, None)) is not None:
+                    self._gone[key] = (known, time.monotonic() + LINGER)
+                self._told.pop(key, None)
+            for row in change.changed:
+                self._take(row)
+            self._hear()
+            self._feedback.stirred.set()
+            self._synced()
+
+    def _take(self, row: Row) -> None:
+        try:
+            if row.key.startswith(f"{self.prefix}envoys/"):
+                self._told[row.key] = (unpack_told(row.value), row.index)
+                return
+            record = unpack(row.value)
+        except (ValueError, LookupError, TypeError, AttributeError, zlib.error) as error:
+            log.warning("not a refusal", extra={"key": row.key, "error": str(error)})
+            self._records.pop(row.key, None)
+            return
+        self._gone.pop(row.key, None)
+        ago = max(0.0, time.time() - record.since)
+        self._records[row.key] = Known(record, row.index, time.monotonic() - ago)
+
+    def _hear(self) -> None:
+        now = time.monotonic()
+        self._gone = {key: (known, until) for key, (known, until) in self._gone.items() if until > now}
+        counting = [*self._records.values(), *(known for known, _ in self._gone.values())]
+        told = [each for key, (listed, _) in self._told.items() if key != self._own_key for each in listed]
+        self._feedback.hear({known.record.version: self._heard(known) for known in counting}, told)
+
+    def _heard(self, known: Known) -> Heard:
+        record = known.record
+        held = Held(
+            place=record.version.place,
+            part=record.version.part,
+            refused=record.version.digest,
+            good=record.good,
+            blame=Blame(client="", node=record.node, text=record.text),
+            at=known.at,
+            elsewhere=record.owner != self._me,
+        )
+        return Heard(held=held, accepted=record.accepted)
+
+    # --- speaking -----------------------------------------------------------------------------------------
+
+    async def _speak(self) -> None:
+        allowance = Allowance(time.monotonic)
+        while True:
+            anything = self._records or self._gone or self._told or self._first
+            pause = TOLD_AFTER if self._first else CHECK
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause if anything else None):
+                    await self._feedback.stirred.wait()
+            self._feedback.stirred.clear()
+            if self._gone:
+                self._hear()
+            if ops := list(self._differing()):
+                await self._write(ops[:MOST_TOGETHER])
+                self._feedback.stirred.set()
+                await asyncio.sleep(allowance.wait())
+            elif anything:
+                await asyncio.sleep(GAP)
+
+    async def _write(self, ops: list[Op]) -> None:
+        try:
+            await self._kv.txn(ops)
+        except ConsulConflict:
+            pass  # somebody else was first; the watch tells
+        except ConsulError as error:
+            log.warning("refusals are not told to other replicas", extra={"error": str(error)})
+
+    def _differing(self) -> Iterator[Op]:
+        """What makes Consul say what we know."""
+        held = {self._key(each.version): each for each in self._feedback.all_held}
+        over = self._over()
+        for key, known in self._records.items():
+            if key in over:
+                yield DeleteCas(key, known.index)
+            elif (record := self._amended(known.record, held.get(key))) != known.record:
+                yield Cas(key, pack(record), known.index)
+        fresh = [key for key, each in held.items() if key not in self._records and not each.elsewhere]
+        room = max(0, MOST_RECORDS - len(self._records))
+        if (full := len(fresh) > room) and not self._full:
+            log.warning("more is refused than replicas tell each other", extra={"records": MOST_RECORDS})
+        self._full = full
+        yield from (Cas(key, pack(self._record(held[key])), 0) for key in fresh[:room])
+        yield from self._telling()
+
+    def _record(self, held: Held) -> Record:
+        return Record(
+            version=held.version,
+            good=carried(held.good),
+            node=held.blame.node,
+            text=held.blame.text,
+            since=time.time() - (time.monotonic() - held.at),
+            owner=self._me,
+        )
+
+    def _amended(self, record: Record, held: Held | None) -> Record:
+        """The record as we would have it."""
+        if not record.accepted and self._feedback.approves(record.version):
+            return replace(record, accepted=True)
+        if held is None:
+            return record
+        mine, serving = record.owner == self._me, self._feedback.serves(record.version.place.role)
+        good = carried(held.good)
+        if good is not None and good != record.good and (record.good is None or not good):
+            record = replace(record, good=good)
+        if mine and not held.elsewhere:
+            record = replace(record, node=held.blame.node, text=held.blame.text)
+        if mine and not serving:
+            return replace(record, owner="")
+        if serving and not self._alive(record.owner):
+            return replace(record, owner=self._me, since=time.time())
+        return record
+
+    def _over(self) -> set[str]:
+        """The records that it is for us to take away, because their version is not wanted any longer."""
+        if not self.settled:
+            return set()
+        ours = {
+            key: known.record.version
+            for key, known in self._records.items()
+            if known.record.owner == self._me or (self._leading() and not self._alive(known.record.owner))
+        }
+        wanted = self._feedback.wanted(ours.values()) if ours else ()
+        return {key for key, version in ours.items() if version not in wanted}
+
+    def _telling(self) -> Iterator[Op]:
+        """What is refused and not held, if that lasts; and what replicas that are gone have left behind."""
+        listed, index = self._told.get(self._own_key, ((), 0))
+        now, first = time.monotonic(), self._first
+        refused = self._feedback.unheld()
+        told = {Told(Place(each.role, each.type_url, each.name), each.node, each.text) for each in refused}
+        self._first = {each: first.get(each, now) for each in told}
+        lasting = sorted(each for each, since in self._first.items() if now >= since + TOLD_AFTER)
+        if (fresh := tuple(lasting[:MOST_TOLD])) and fresh != listed:
+            yield Cas(self._own_key, pack_told(fresh), index)
+        elif listed and not fresh:
+            yield DeleteCas(self._own_key, index)
+        others = self._told.keys() - {self._own_key}
+        absent = {key for key in others if not self._alive(f"{key.rpartition('/')[2]}:")}
+        self._absent = {key: self._absent.get(key, now) for key in absent}
+        for key, since in self._absent.items():
+            if self._leading() and now >= since + LINGER:
+                yield DeleteCas(key, self._told[key][1])
+
+    def _alive(self, owner: str) -> bool:
+        """Whether the replica is there, as far as we know; nobody is not."""
+        name, _, _ = owner.rpartition(":")
+        if not owner or owner == self._me:
+            return bool(owner)
+        current = self._members.current
+        if self._members.name not in current:
+            return True  # we cannot know
+        return name in current and name != self._members.name
+
+    @property
+    def _own_key(self) -> str:
+        return f"{self.prefix}envoys/{self._members.name}"
+
+    def _key(self, version: Version) -> str:
+        text = "\0".join([*version.place, version.part, str(version.digest)])
+        return f"{self.prefix}parts/{blake2b(text.encode(), digest_size=16).hexdigest()}"
+
+
+# --- what stands in Consul --------------------------------------------------------------------------------
+
+
+@lru_cache(MOST_RECORDS)
+def carried(good: bytes | None) -> bytes | None:
+    """A stand-in, unless it is too large for a record."""
+    return good if good is None or len(zlib.compress(good)) <= MOST_STAND_IN else None
+
+
+def pack(record: Record) -> bytes:
+    place, part, digest = record.version
+    good = record.good
+    return orjson.dumps(
+        {
+            **_place(place),
+            "part": part,
+            "refused": f"{digest:016x}",
+            "standsIn": None if good is None else b64encode(zlib.compress(good)).decode() if good else "",
+            "envoy": record.node,
+            "text": record.text,
+            "since": record.since,
+            "owner": record.owner,
+            "accepted": record.accepted,
+        }
+    )
+
+
+def unpack(value: bytes) -> Record:
+    """The record; any of several errors when it is none."""
+    told = orjson.loads(value)
+    stands_in = told["standsIn"]
+    return Record(
+        version=Version(_place_of(told), str(told["part"]), int(told["refused"], 16)),
+        good=None if stands_in is None else _inflated(b64decode(stands_in)) if stands_in else b"",
+        node=str(told["envoy"]),
+        text=str(told["text"]),
+        since=float(told["since"]),
+        owner=str(told["owner"]),
+        accepted=told["accepted"] is True,
+    )
+
+
+def pack_told(told: Iterable[Told]) -> bytes:
+    return orjson.dumps([{**_place(each.place), "envoy": each.node, "text": each.text} for each in told])
+
+
+def unpack_told(value: bytes) -> tuple[Told, ...]:
+    listed = orjson.loads(value)
+    return tuple(Told(_place_of(each), str(each["envoy"]), str(each["text"])) for each in listed)
+
+
+def _place(place: Place) -> dict[str, str]:
+    return {"role": place.role, "type": place.type_url, "name": place.name}
+
+
+def _place_of(told: Mapping[str, str]) -> Place:
+    return Place(str(told["role"]), TypeUrl(str(told["type"])), str(told["name"]))
+
+
+def _inflated(packed: bytes) -> bytes:
+    """No more than a virtual host can be, whatever was packed."""
+    opened = zlib.decompressobj()
+    body = opened.decompress(packed, MOST_INFLATED)
+    if not opened.eof:
+        raise ValueError("what stands in is too large")
+    return body
