@@ -16,7 +16,7 @@ from services.gloo.feedback import Refusal, copy_of
 from services.gloo.memory import Memory
 from services.gloo.parts import WHOLE
 from services.gloo.plugin import Policy
-from services.gloo.proxies import HostKey, Proxies
+from services.gloo.proxies import Host, Proxies
 from services.gloo.quarantine import Held
 from services.gloo.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, Resource, Snapshot
 from services.gloo.translator.consul import ConsulSelection, destination_cluster_name
@@ -174,8 +174,8 @@ class Pipeline:
         self, changes: Changes, looked_at: set[Key], outcome: Outcome
     ) -> tuple[set[Ref], set[Ref]]:
         """The Proxies that were built anew, and those that are gone."""
-        units: list[HostKey] = []
-        lost: list[HostKey] = []
+        units: list[Host] = []
+        lost: list[Host] = []
         build: set[Ref] = set()
         for ref, stored in changes.put.get(PROXY, {}).items():
             message = self._take(stored, looked_at, outcome)

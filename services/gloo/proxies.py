@@ -6,9 +6,9 @@ route configuration is joined from its hosts' bytes. What is broken keeps its la
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import TypeVar
 
 from protos import gloo
 from services.gloo.memory import Memory
@@ -32,27 +32,52 @@ from shared.incremental.units import Key, Read, Units
 from shared.ref import Ref, Source
 from shared.report import Report
 
-HostKey: TypeAlias = tuple[Ref, str, str]
-"""Proxy, listener's name, virtual host's name."""
+Named = TypeVar("Named", gloo.Listener, gloo.VirtualHost)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class HostInput:
-    """What a virtual host is translated from, beside what it reads."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Around:
+    """What of a listener its virtual hosts are translated with."""
 
-    message: gloo.VirtualHost
-    path: str
     max_body: int
-    listener: gloo.HttpListenerOptions  # those that routes look at
+    options: gloo.HttpListenerOptions  # those that routes look at
 
-    def same_as(self, other: HostInput | None) -> bool:
-        """The path counts only where problems have no other place to go."""
-        if other is None or (self.max_body, self.listener) != (other.max_body, other.listener):
-            return False
-        told = self.message.metadata is not None or self.message.metadata_static is not None
-        return (told or self.path == other.path) and (
-            self.message is other.message or self.message == other.message
-        )
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Host:
+    """A virtual host of a listener, a unit: what it is translated from, and its last good version."""
+
+    ref: Ref
+    listener: str
+    message: gloo.VirtualHost
+    around: Around
+    place: tuple[int, int]  # of the listener in its Proxy, and of the host in that
+    good: TranslatedHost | None = None
+
+    @property
+    def path(self) -> str:
+        return "listeners[{}].httpListener.virtualHosts[{}]".format(*self.place)
+
+    def take(self, message: gloo.VirtualHost, around: Around, place: tuple[int, int]) -> bool:
+        """Take over what stands in the Proxy now; whether it is to be translated again.
+
+        The place counts only where problems have no other place to go.
+        """
+        same = self.around is around and (self.message is message or self.message == message)
+        if same and self.place != place:
+            same = message.metadata is not None or message.metadata_static is not None
+        self.message, self.around, self.place = message, around, place
+        return not same
+
+
+@dataclass(slots=True)
+class Sheet:
+    """A listener's virtual hosts in their order, and how they were put together last."""
+
+    around: Around
+    hosts: dict[str, Host] = field(default_factory=dict)
+    chosen: Sequence[TranslatedHost] = ()
+    problems: Mapping[int, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -74,10 +99,8 @@ class Proxies:
         self._memory = memory
         self._policy = policy
         self._proxies: dict[Ref, gloo.Proxy] = {}
-        self._inputs: dict[HostKey, HostInput] = {}
-        self._hosts_of: dict[Ref, set[HostKey]] = {}
-        self._good: dict[HostKey, TranslatedHost] = {}
-        self._units: Units[HostKey, TranslatedHost] = Units(self._translate)
+        self._sheets: dict[Ref, dict[str, Sheet]] = {}
+        self._units: Units[Host, TranslatedHost] = Units(self._translate)
         self._fallback = [fallback_resources(policy)[1]] if policy.replace_invalid_routes else []
 
     @property
@@ -85,43 +108,36 @@ class Proxies:
         """How many virtual hosts were translated so far."""
         return self._units.computed
 
-    @property
-    def failures(self) -> Mapping[HostKey, Exception]:
-        """Virtual hosts on which translation itself failed; they keep their last value."""
-        return self._units.failures
-
-    def put(self, ref: Ref, proxy: gloo.Proxy) -> tuple[list[HostKey], list[HostKey]]:
+    def put(self, ref: Ref, proxy: gloo.Proxy) -> tuple[list[Host], list[Host]]:
         """Take over a new or changed Proxy; the units to translate, and those that are gone."""
-        self._proxies[ref] = proxy
-        wanted = dict(self._inputs_of(ref, proxy))
-        changed = [key for key, given in wanted.items() if not given.same_as(self._inputs.get(key))]
-        gone = [key for key in self._hosts_of.get(ref, ()) if key not in wanted]
-        self._inputs.update(wanted)
-        self._hosts_of[ref] = set(wanted)
-        self._forget(gone)
-        return changed, gone
+        before, sheets = self._sheets.get(ref, {}), dict[str, Sheet]()
+        changed: list[Host] = []
+        for i, (name, given) in enumerate(_told_apart(proxy.listeners)):
+            sheets[name], differing = _sheet(ref, i, given, before.get(name))
+            changed += differing
+        self._proxies[ref], self._sheets[ref] = proxy, sheets
+        return changed, [*_hosts(before).difference(_hosts(sheets))]
 
-    def drop(self, ref: Ref) -> list[HostKey]:
+    def drop(self, ref: Ref) -> list[Host]:
         self._proxies.pop(ref, None)
         self.served.pop(ref, None)
         self._memory.forget(ref)
-        gone = list(self._hosts_of.pop(ref, ()))
-        self._forget(gone)
-        return gone
+        return [*_hosts(self._sheets.pop(ref, {}))]
 
-    def readers(self, looked_at: Collection[Key]) -> set[HostKey]:
+    def readers(self, looked_at: Collection[Key]) -> set[Host]:
         """The units to translate again because of what they looked at."""
         return self._units.readers(looked_at)
 
     def translate(
-        self, get: Callable[[Key], object], put: Iterable[HostKey] = (), drop: Iterable[HostKey] = ()
+        self, get: Callable[[Key], object], put: Iterable[Host] = (), drop: Iterable[Host] = ()
     ) -> set[Ref]:
         """Translate units; the Proxies to build again for what came of it."""
-        return {key[0] for key in self._units.update((), get, put=put, drop=drop)}
+        return {host.ref for host in self._units.update((), get, put=put, drop=drop)}
 
     def refused(self, ref: Ref, routes: str, part: str, text: str, good: bytes | None) -> Reports:
         """An Envoy's refusal of a part of a route configuration, handed to the objects it is made of."""
-        for given in self._proxies[ref].listeners if ref in self._proxies else ():
+        proxy = self._proxies.get(ref)
+        for given, sheet in zip(proxy.listeners, self._sheets[ref].values(), strict=True) if proxy else ():
             if route_configuration_name(given.name) != routes:
                 continue
             if part == WHOLE:
@@ -129,9 +145,9 @@ class Proxies:
                 report.error("", text)
                 attribute(report, origins_of(given), reports)
                 return reports
-            for key in _keys(ref, given):
-                if (host := self._units.values.get(key)) is not None and host.name == part:
-                    return host.refused(text, good)
+            for host in sheet.hosts.values():
+                if (value := self._units.values.get(host)) is not None and value.name == part:
+                    return value.refused(text, good)
         return {}
 
     def build(self, ref: Ref) -> ServedProxy:
@@ -142,14 +158,14 @@ class Proxies:
         selections: set[ConsulSelection] = set()
         partial: list[tuple[str, str]] = []
         conflicts = listener_conflicts(proxy.listeners)
-        for i, given in enumerate(proxy.listeners):
+        for i, (given, sheet) in enumerate(zip(proxy.listeners, self._sheets[ref].values(), strict=True)):
             made, found = translate_listener(
                 given, f"listeners[{i}]", owner, self._policy, conflicts.get(i, "")
             )
             merge_reports(reports, found)
             last_good = before.listeners.by_name.get(given.name) or self._memory.listener(ref, given.name)
             made = choose_resource(made, has_errors(found), last_good)
-            hosts = self._served_hosts(ref, given, reports, partial) if i not in conflicts else []
+            hosts = self._served_hosts(sheet, reports, partial) if i not in conflicts else []
             if made is not None and made.name not in {each.name for each in listeners}:
                 name = route_configuration_name(given.name)
                 listeners.append(made)
@@ -167,83 +183,102 @@ class Proxies:
         return served
 
     def _served_hosts(
-        self, ref: Ref, given: gloo.Listener, reports: Reports, partial: list[tuple[str, str]]
+        self, sheet: Sheet, reports: Reports, partial: list[tuple[str, str]]
     ) -> list[TranslatedHost]:
         """The listener's virtual hosts that can stand beside each other; findings go to *reports*."""
-        for key in _keys(ref, given):
-            if (failure := self._units.failures.get(key)) is not None:
-                text = f"virtual host {key[2]}: internal error, its last good version is served: {failure!r}"
-                reports.setdefault(Source("Proxy", ref), Report()).error("", text)
-        keys = [key for key in _keys(ref, given) if key in self._units.values]
-        self._remember(keys)
-        hosts = [choose_host(self._units.values[key], self._good.get(key)) for key in keys]
-        problems = find_conflicts(hosts)
+        self._tell_failures(sheet, reports)
+        hosts = [host for host in sheet.hosts.values() if host in self._units.values]
+        chosen = [self._chosen(host) for host in hosts]
+        if not _alike(chosen, sheet.chosen):
+            sheet.problems = find_conflicts(chosen)
+        sheet.chosen = chosen
         served = []
-        for i, (key, host) in enumerate(zip(keys, hosts, strict=True)):
-            if not host.broken and i not in problems:
-                self._good[key] = host
-            for found in (host.reports, host.report_of(*problems.get(i, ()))):
-                merge_reports(reports, found)
-            if i not in problems and host.body:
-                served.append(host)
-                if host.broken and key not in self._good:
-                    partial.append((route_configuration_name(given.name), host.name))
+        for i, (host, one) in enumerate(zip(hosts, chosen, strict=True)):
+            if one.reports:
+                merge_reports(reports, one.reports)
+            if i in sheet.problems:
+                merge_reports(reports, one.report_of(*sheet.problems[i]))
+                continue
+            whole = not one.reports or not one.broken
+            if whole:
+                host.good = one
+            if one.body:
+                served.append(one)
+                if not whole and host.good is None:
+                    partial.append((route_configuration_name(host.listener), one.name))
         return served
 
-    def _remember(self, keys: Iterable[HostKey]) -> None:
-        """Give hosts that are broken from the start the last good version that was served before it."""
-        for key in keys:
-            host = self._units.values[key]
-            if not host.broken or key in self._good:
-                continue
-            body = self._memory.host(key[0], route_configuration_name(key[1]), host.name)
+    def _chosen(self, host: Host) -> TranslatedHost:
+        """What to serve of a host. One broken from the start has the last good version served before it."""
+        value = self._units.values[host]
+        if not value.reports or not value.broken:
+            return value
+        if host.good is None:
+            body = self._memory.host(host.ref, route_configuration_name(host.listener), value.name)
             if body is not None:
                 selections = self._memory.selections(body)
-                self._good[key] = replace(
-                    host, body=body, domains=tuple(domains_of(body)), selections=selections
-                )
+                host.good = replace(value, body=body, domains=tuple(domains_of(body)), selections=selections)
+        return choose_host(value, host.good)
 
-    def _inputs_of(self, ref: Ref, proxy: gloo.Proxy) -> Iterable[tuple[HostKey, HostInput]]:
-        for i, given in enumerate(proxy.listeners):
-            if given.http_listener is None:
-                continue
-            options = looked_at(given.http_listener.options, gloo.HttpListenerOptions)
-            for j, (key, host) in enumerate(
-                zip(_keys(ref, given), given.http_listener.virtual_hosts, strict=True)
-            ):
-                path = f"listeners[{i}].httpListener.virtualHosts[{j}]"
-                yield (
-                    key,
-                    HostInput(message=host, path=path, max_body=max_body(given), listener=options),
-                )
+    def _tell_failures(self, sheet: Sheet, reports: Reports) -> None:
+        for name, host in sheet.hosts.items() if self._units.failures else ():
+            if (failure := self._units.failures.get(host)) is not None:
+                text = f"virtual host {name}: internal error, its last good version is served: {failure!r}"
+                reports.setdefault(Source("Proxy", host.ref), Report()).error("", text)
 
-    def _translate(self, key: HostKey, read: Read) -> TranslatedHost:
-        given, owner = self._inputs[key], Source("Proxy", key[0])
+    def _translate(self, host: Host, read: Read) -> TranslatedHost:
         return translate_virtual_host(
-            given.message,
-            given.path,
-            owner,
+            host.message,
+            host.path,
+            Source("Proxy", host.ref),
             read,
             self._policy,
-            max_body=given.max_body,
-            listener=given.listener,
-            previous=self._units.values.get(key),
+            max_body=host.around.max_body,
+            listener=host.around.options,
+            previous=self._units.values.get(host),
         )
 
-    def _forget(self, keys: Iterable[HostKey]) -> None:
-        for key in keys:
-            self._inputs.pop(key, None)
-            self._good.pop(key, None)
+
+def _sheet(ref: Ref, i: int, given: gloo.Listener, before: Sheet | None) -> tuple[Sheet, list[Host]]:
+    """A listener's hosts, those of *before* that still stand there among them, and those to translate."""
+    options = given.http_listener.options if given.http_listener else None
+    around = Around(max_body=max_body(given), options=looked_at(options, gloo.HttpListenerOptions))
+    if before is not None and before.around == around:
+        around = before.around
+    sheet, changed = Sheet(around), list[Host]()
+    if before is not None:
+        sheet.chosen, sheet.problems = before.chosen, before.problems
+    for j, (name, message) in enumerate(
+        _told_apart(given.http_listener.virtual_hosts if given.http_listener else ())
+    ):
+        host = before.hosts.get(name) if before is not None else None
+        if host is None:
+            host = Host(ref=ref, listener=given.name, message=message, around=around, place=(i, j))
+            changed.append(host)
+        elif host.take(message, around, (i, j)):
+            changed.append(host)
+        sheet.hosts[name] = host
+    return sheet, changed
 
 
-def _keys(ref: Ref, given: gloo.Listener) -> list[HostKey]:
-    """The units of a listener's hosts; of several with one name the later ones are told apart by number."""
+def _told_apart(parts: Iterable[Named]) -> Iterator[tuple[str, Named]]:
+    """Parts by name; of several with one name the later ones are told apart by number."""
     seen: dict[str, int] = {}
-    keys = []
-    for host in given.http_listener.virtual_hosts if given.http_listener else []:
-        number = seen[host.name] = seen.get(host.name, 0) + 1
-        keys.append((ref, given.name, host.name if number == 1 else f"{host.name}#{number}"))
-    return keys
+    for part in parts:
+        number = seen[part.name] = seen.get(part.name, 0) + 1
+        yield part.name if number == 1 else f"{part.name}#{number}", part
+
+
+def _hosts(sheets: Mapping[str, Sheet]) -> set[Host]:
+    return {host for sheet in sheets.values() for host in sheet.hosts.values()}
+
+
+def _alike(hosts: Sequence[TranslatedHost], others: Sequence[TranslatedHost]) -> bool:
+    """Whether all have the names and domains of the others."""
+    return len(hosts) == len(others) and all(
+        one is other or (one.name == other.name and one.domains == other.domains)
+        for one, other in zip(hosts, others, strict=True)
+    )
 
 
 def _others(resources: Resources, kept: Iterable[Resource]) -> list[str]:
