@@ -207,8 +207,9 @@ class ChunkReader:
     ) -> dict[str, Any]:
         """What the chunks say, each *made* into what it is kept as; from *held* where that has it."""
         wanted, brought = dict.fromkeys(entries), listing.get("fresh") or {}
-        fresh = {entry: _brought(entry, brought[entry]) for entry in wanted if entry in brought}
-        fresh |= await self._bodies([entry for entry in wanted if entry not in held and entry not in fresh])
+        new = [entry for entry in wanted if entry not in held]
+        fresh = {entry: _brought(entry, brought[entry]) for entry in new if entry in brought}
+        fresh |= await self._bodies([entry for entry in new if entry not in fresh])
         self.read_bytes += sum(map(len, fresh.values()))
         breath, values = Breath(), dict[str, Any]()
         for entry, body in fresh.items():

@@ -185,34 +185,32 @@ class ProxyWriter:
             form = "groups"
             for path, entries in lists.items():
                 lists[path] = [entry_of(orjson.dumps(" ".join(group))) for group in grouped(entries)]
-        listing = {
-            "encoding": ENCODING,
-            form: {path: " ".join(entries) for path, entries in lists.items()},
-        }
-        if fresh_values := _fresh(values):
-            listing["fresh"] = fresh_values
+        listing = {"encoding": ENCODING, form: {path: " ".join(found) for path, found in lists.items()}}
+        if brought := _fresh(values):
+            listing["fresh"] = brought
         document = _annotated(skeleton, orjson.dumps(listing).decode())
         return _Manifest(orjson.dumps(document, option=orjson.OPT_INDENT_2), listed, values)
 
-    async def _put(self, values: Mapping[str, bytes], proxy: Cas) -> int | None:
+    async def _put(self, values: Mapping[str, bytes], proxy: Cas) -> int:
         """Write *values* and then *proxy*, in one transaction if it can hold them; the new index."""
-        chunks = [Put(self._prefix + name, value) for name, value in values.items()]
+        wanted: list[Op] = [Put(self._prefix + name, value) for name, value in values.items()]
         rows: Mapping[str, Row] = {}
-        for group in batches((op, op) for op in (*chunks, proxy)):
+        for group in batches((op.key, op) for op in [*wanted, proxy]):
             ops = [op for _, op in group]
             if ops == [proxy] and body_bytes(proxy) > MOST_BYTES:
                 return await self._put_alone(proxy)
             rows = await self._kv.txn([*self._proof(), *ops])
         return rows[proxy.key].index
 
-    async def _put_alone(self, proxy: Cas) -> int | None:
+    async def _put_alone(self, proxy: Cas) -> int:
         """Write a value too long for a transaction, in which it would be base64."""
         if proof := self._proof():
             await self._kv.txn(proof)
-        if not await self._kv.cas(proxy.key, proxy.value, proxy.index):
-            return None
-        row = await self._kv.get(proxy.key, consistent=True)
-        return row.index if row is not None and row.value == proxy.value else None
+        if await self._kv.cas(proxy.key, proxy.value, proxy.index):
+            row = await self._kv.get(proxy.key, consistent=True)
+            if row is not None and row.value == proxy.value:
+                return row.index
+        raise ConsulConflict(f"kv cas {proxy.key}", "the key has changed")
 
     def _note_written(self, ref: Ref, manifest: _Manifest) -> None:
         now = self._clock()
