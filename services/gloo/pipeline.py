@@ -192,9 +192,10 @@ class Pipeline:
         for unit in {*units, *self.proxies.readers(looked_at)}:
             build |= self.proxies.translate(self._get, put=[unit])
             await self._breath.take()
+        build |= self.proxies.looked_at(looked_at)
         build -= removed
         for ref in build:
-            self.proxies.build(ref)
+            self.proxies.build(ref, self._get)
             outcome.reported.add(Source("Proxy", ref))
             await self._breath.take()
         return build, removed

@@ -6,9 +6,9 @@ route configuration is joined from its hosts' bytes. What is broken keeps its la
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from protos import gloo
 from services.gloo.memory import Memory
@@ -21,7 +21,7 @@ from services.gloo.translator.listener import listener_conflicts, translate_list
 from services.gloo.translator.names import route_configuration_name
 from services.gloo.translator.patches import looked_at
 from services.gloo.translator.proxy import check_proxy, max_body, merge_reports
-from services.gloo.translator.sources import Reports, attribute, origins_of
+from services.gloo.translator.sources import Origin, Reports, attribute, origins_of
 from services.gloo.translator.virtual_host import (
     TranslatedHost,
     find_conflicts,
@@ -78,6 +78,7 @@ class Sheet:
     hosts: dict[str, Host] = field(default_factory=dict)
     chosen: Sequence[TranslatedHost] = ()
     problems: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    tls: Mapping[Origin, gloo.SslConfig] = field(default_factory=dict)  # the last good of each place
 
 
 @dataclass(slots=True)
@@ -100,6 +101,7 @@ class Proxies:
         self._policy = policy
         self._proxies: dict[Ref, gloo.Proxy] = {}
         self._sheets: dict[Ref, dict[str, Sheet]] = {}
+        self._looked: dict[Ref, set[Key]] = {}
         self._units: Units[Host, TranslatedHost] = Units(self._translate)
         self._fallback = [fallback_resources(policy)[1]] if policy.replace_invalid_routes else []
 
@@ -121,6 +123,7 @@ class Proxies:
     def drop(self, ref: Ref) -> list[Host]:
         self._proxies.pop(ref, None)
         self.served.pop(ref, None)
+        self._looked.pop(ref, None)
         self._memory.forget(ref)
         return [*_hosts(self._sheets.pop(ref, {}))]
 
@@ -150,8 +153,18 @@ class Proxies:
                     return value.refused(text, good)
         return {}
 
-    def build(self, ref: Ref) -> ServedProxy:
+    def looked_at(self, keys: Set[Key]) -> set[Ref]:
+        """The Proxies to build again because their listeners looked at one of *keys*."""
+        return {ref for ref, looked in self._looked.items() if not looked.isdisjoint(keys)}
+
+    def build(self, ref: Ref, get: Callable[[Key], Any]) -> ServedProxy:
         """Join the Proxy's hosts and listeners to what its Envoys get."""
+        looked = self._looked[ref] = set[Key]()
+
+        def read(kind: str, name: Ref) -> Any:
+            looked.add((kind, name))
+            return get((kind, name))
+
         proxy, owner, before = self._proxies[ref], Source("Proxy", ref), self.served.get(ref, ServedProxy())
         reports: Reports = {owner: check_proxy(proxy)}
         listeners, routes = list(self._fallback), []
@@ -159,12 +172,20 @@ class Proxies:
         partial: list[tuple[str, str]] = []
         conflicts = listener_conflicts(proxy.listeners)
         for i, (given, sheet) in enumerate(zip(proxy.listeners, self._sheets[ref].values(), strict=True)):
-            made, found = translate_listener(
-                given, f"listeners[{i}]", owner, self._policy, conflicts.get(i, "")
+            done = translate_listener(
+                given,
+                f"listeners[{i}]",
+                owner,
+                self._policy,
+                conflicts.get(i, ""),
+                read=read,
+                last_good=sheet.tls,
             )
-            merge_reports(reports, found)
+            merge_reports(reports, done.reports)
+            sheet.tls = done.tls
             last_good = before.listeners.by_name.get(given.name) or self._memory.listener(ref, given.name)
-            made = choose_resource(made, has_errors(found), last_good)
+            errors = done.resource is None and has_errors(done.reports)
+            made = choose_resource(done.resource, errors, last_good)
             hosts = self._served_hosts(sheet, reports, partial) if i not in conflicts else []
             if made is not None and made.name not in {each.name for each in listeners}:
                 name = route_configuration_name(given.name)
@@ -247,7 +268,7 @@ def _sheet(ref: Ref, i: int, given: gloo.Listener, before: Sheet | None) -> tupl
         around = before.around
     sheet, changed = Sheet(around), list[Host]()
     if before is not None:
-        sheet.chosen, sheet.problems = before.chosen, before.problems
+        sheet.chosen, sheet.problems, sheet.tls = before.chosen, before.problems, before.tls
     for j, (name, message) in enumerate(
         _told_apart(given.http_listener.virtual_hosts if given.http_listener else ())
     ):

@@ -7,13 +7,14 @@ A case is a mapping with any of ``proxy``, ``upstreams``, ``upstreamGroups``, ``
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from protos import gloo
-from protos.envoy import cluster, endpoint, listener, route
+from protos.envoy import cluster, endpoint, listener, route, tls
 from services.gloo.endpoints.table import Endpoint
 from services.gloo.plugin import Policy
 from services.gloo.resources import Resource
@@ -24,6 +25,7 @@ from services.gloo.translator.destination import translate_group
 from services.gloo.translator.endpoints import translate_endpoints
 from services.gloo.translator.names import FALLBACK_CLUSTER, cluster_name
 from services.gloo.translator.proxy import translate_proxy
+from services.gloo.translator.secret import TRUSTED, TRUSTED_FILE, Known, secret_of_files
 from shared.codec.decode import decode
 from shared.codec.documents import to_document
 from shared.ref import Ref, Source
@@ -69,14 +71,19 @@ def translate_world(
     policy = Policy.of(_decode(gloo.Settings, case.get("settings", {})))
     upstreams = {_ref(each): each for each in _all(gloo.Upstream, case.get("upstreams", ()))}
     groups = {_ref(each): each for each in _all(gloo.UpstreamGroup, case.get("upstreamGroups", ()))}
-    objects = {"Upstream": upstreams, "UpstreamGroup": groups}
+    secrets = {Ref(*name.split(".")): Known(**known) for name, known in case.get("secrets", {}).items()}
+    objects: dict[str, Mapping[Ref, object]] = {
+        "Upstream": upstreams,
+        "UpstreamGroup": groups,
+        "Secret": secrets,
+    }
 
     def read(kind: str, ref: Ref) -> object | None:
         return objects[kind].get(ref)
 
     resources: dict[str, list[Resource]] = {part: [] for part in MESSAGES}
     for ref, upstream in upstreams.items():
-        made, reports[Source("Upstream", ref)] = translate_upstream(upstream, policy)
+        made, reports[Source("Upstream", ref)] = translate_upstream(upstream, policy, read)
         resources["clusters"] += [made] if made else []
     for ref, group in groups.items():
         reports[Source("UpstreamGroup", ref)] = translate_group(group, read, policy)
@@ -139,8 +146,8 @@ def _ref(message: Any) -> Ref:
 def static_resources(worlds: Mapping[str, World], *, port: int = 0) -> dict[str, Any]:
     """Worlds side by side as Envoy's static resources, with names and ports of their own.
 
-    Nothing is bound, unless *port* says where the listeners are to be, one after the other. Files of
-    certificates that do not exist are replaced by one that does.
+    Nothing is bound, unless *port* says where the listeners are to be, one after the other. Secrets are
+    what stands in their files, or any certificate.
     """
     ports = count(port or 1024)
     listeners, clusters = [], []
@@ -162,21 +169,40 @@ def static_resources(worlds: Mapping[str, World], *, port: int = 0) -> dict[str,
             clusters.append(
                 {**each, "name": own, "loadAssignment": {**each["loadAssignment"], "clusterName": own}}
             )
-    return {"listeners": with_certificates(listeners), "clusters": with_certificates(clusters)}
+    found = {"listeners": listeners, "clusters": clusters}
+    return {**found, "secrets": [static_secret(name) for name in sorted(take_secrets(found))]}
 
 
-def with_certificates(part: Any) -> Any:
-    """*part* with one certificate in place of all that are in files which do not exist."""
+def take_secrets(part: Any) -> set[str]:
+    """The names of the secrets in *part*, which now are to be found beside it."""
     if isinstance(part, list):
-        return [with_certificates(each) for each in part]
+        return set[str]().union(*map(take_secrets, part))
     if not isinstance(part, dict):
-        return part
-    certificate, key = any_pair()
-    replaced = {name: with_certificates(value) for name, value in part.items()}
-    for name, pem in (("certificateChain", certificate), ("privateKey", key), ("trustedCa", certificate)):
-        if not Path(part.get(name, {}).get("filename", "/")).exists():
-            replaced[name] = {"inlineString": pem}
-    return replaced
+        return set()
+    if "ads" in part.get("sdsConfig", {}):
+        del part["sdsConfig"]
+        return {part["name"]}
+    return set[str]().union(*map(take_secrets, part.values()))
+
+
+def static_secret(name: str) -> dict[str, Any]:
+    """A secret by its name: what is in files that exist, else any certificate."""
+    made = secret_of_files(name)
+    document = to_document(tls.Secret.parse(made.body)) if made else {}
+    files = [
+        each["filename"] for part in document.values() if isinstance(part, dict) for each in part.values()
+    ]
+    if files and all(Path(file).is_file() for file in files):
+        return document
+    certificate, key, staple = any_pair()
+    if name.startswith((TRUSTED, TRUSTED_FILE)):
+        return {"name": name, "validationContext": {"trustedCa": {"inlineString": certificate}}}
+    pair: dict[str, Any] = {
+        "certificateChain": {"inlineString": certificate},
+        "privateKey": {"inlineString": key},
+        "ocspStaple": {"inlineBytes": b64encode(staple).decode()},
+    }
+    return {"name": name, "tlsCertificate": pair}
 
 
 def place_routes(given: dict[str, Any], routes: Mapping[str, Any]) -> None:

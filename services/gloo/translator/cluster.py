@@ -11,8 +11,9 @@ from protos import gloo
 from protos.envoy import cluster, core, endpoint, http_protocol, tls
 from services.gloo import checks
 from services.gloo.features.circuit_breakers import break_circuits
-from services.gloo.plugin import Policy, Scope
+from services.gloo.plugin import Policy, Reader, Scope, read_nothing
 from services.gloo.resources import Resource, resource
+from services.gloo.translator.ads import ADS
 from services.gloo.translator.consul import (
     SUBSET_KEY,
     ConsulSelection,
@@ -34,20 +35,21 @@ SOCKET_MATCH = "envoy.transport_socket_match"
 HTTPS_PORT = 443
 MAX_WEIGHT = 2**32 - 1
 
-ADS = core.ConfigSource(ads=core.AggregatedConfigSource(), resource_api_version=core.ApiVersion.V3)
 
-
-def translate_upstream(upstream: gloo.Upstream, policy: Policy) -> tuple[Resource | None, Report]:
+def translate_upstream(
+    upstream: gloo.Upstream, policy: Policy, read: Reader = read_nothing
+) -> tuple[Resource | None, Report]:
     """The cluster of an upstream, None when something is wrong with it."""
     report = Report()
+    scope = Scope(path="", report=report, policy=policy, read=read)
     refuse_unread(upstream, report)
     metadata = upstream.metadata or gloo.Metadata()
     ref = Ref(metadata.namespace, metadata.name)
-    joined = join_patches("on_upstream", upstream, Scope(path="", report=report, policy=policy))
+    joined = join_patches("on_upstream", upstream, scope)
     if upstream.static is not None:
-        own = static_fields(upstream, upstream.static, cluster_name(ref), policy, report)
+        own = static_fields(upstream, upstream.static, cluster_name(ref), scope)
     elif upstream.consul is not None:
-        own = consul_fields(upstream, policy, report)
+        own = consul_fields(upstream, scope)
     else:
         own = {}
         if not report.errors:
@@ -90,10 +92,10 @@ def eds() -> cluster.ClusterEdsClusterConfig:
     return cluster.ClusterEdsClusterConfig(eds_config=ADS)
 
 
-def consul_fields(upstream: gloo.Upstream, policy: Policy, report: Report) -> dict[str, Any]:
+def consul_fields(upstream: gloo.Upstream, scope: Scope) -> dict[str, Any]:
     """A cluster whose endpoints follow Consul's health."""
     if upstream.consul is None or not upstream.consul.service_name:
-        report.error("consul.serviceName", "required")
+        scope.error("consul.serviceName", "required")
     fields: dict[str, Any] = {"type": cluster.ClusterDiscoveryType.EDS, "eds_cluster_config": eds()}
     if subset_keys(upstream):
         fields["lb_subset_config"] = cluster.ClusterLbSubsetConfig(
@@ -102,15 +104,16 @@ def consul_fields(upstream: gloo.Upstream, policy: Policy, report: Report) -> di
             list_as_any=True,
         )
     if upstream.ssl_config is not None:
-        context = upstream_tls(upstream.ssl_config, "sslConfig", policy, report)
+        context = upstream_tls(upstream.ssl_config, replace(scope, path="sslConfig"))
         fields["transport_socket"] = tls_socket(context)
     return fields
 
 
 def static_fields(
-    upstream: gloo.Upstream, spec: gloo.StaticUpstreamSpec, name: str, policy: Policy, report: Report
+    upstream: gloo.Upstream, spec: gloo.StaticUpstreamSpec, name: str, scope: Scope
 ) -> dict[str, Any]:
     """A cluster whose hosts stand in the upstream; names are resolved by Envoy."""
+    report = scope.report
     if not spec.hosts:
         report.error("static.hosts", "needs at least one host")
     for i, host in enumerate(spec.hosts):
@@ -128,7 +131,7 @@ def static_fields(
         secure = any(host.port == HTTPS_PORT for host in spec.hosts)
     per_host = secure and spec.auto_sni_rewrite is not False
     if secure:
-        context = upstream_tls(config or gloo.UpstreamSslConfig(), "sslConfig", policy, report)
+        context = upstream_tls(config or gloo.UpstreamSslConfig(), replace(scope, path="sslConfig"))
         fields |= tls_fields(spec, per_host, context)
     else:
         for i, host in enumerate(spec.hosts):

@@ -7,18 +7,22 @@ in one fixed order, the router last. The listener's options switch some on; all 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from protos import gloo
-from protos.envoy import core, hcm, listener, proxy_protocol, router
+from protos.envoy import core, hcm, listener, proxy_protocol, router, tls_inspector
 from services.gloo import checks
 from services.gloo.features import FEATURES
-from services.gloo.plugin import Policy, Scope
+from services.gloo.plugin import Policy, Reader, Scope, read_nothing
 from services.gloo.resources import Resource, resource
-from services.gloo.translator.cluster import ADS
+from services.gloo.translator.ads import ADS
+from services.gloo.translator.filter_chains import NO_CONFIGS, Chain, configurations, translate_chains
 from services.gloo.translator.names import HTTP_STAT_PREFIX, route_configuration_name
 from services.gloo.translator.patches import Joined, join_patches
+from services.gloo.translator.secret import names_asked_for
 from services.gloo.translator.sources import Origin, Reports, attribute, origins_of
+from services.gloo.translator.ssl import tls_socket
 from services.gloo.translator.supported import refuse_unread
 from shared.codec.encode import encode, pack
 from shared.ref import Source
@@ -27,33 +31,66 @@ from shared.report import Report
 CONNECTION_MANAGER = "envoy.filters.network.http_connection_manager"
 ROUTER = "envoy.filters.http.router"
 PROXY_PROTOCOL = "envoy.filters.listener.proxy_protocol"
+TLS_INSPECTOR = "envoy.filters.listener.tls_inspector"
 MAX_STAT_PREFIX = 255
 
 
-def translate_listener(
-    given: gloo.Listener, path: str, owner: Source, policy: Policy, conflict: str = ""
-) -> tuple[Resource | None, Reports]:
-    """The listener, None when it has no virtual hosts or something is wrong with it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranslatedListener:
+    """*resource* is None when there are no virtual hosts or something is wrong with all of it; *chains* are
+    its TLS ones."""
 
-    *path* is its own in *owner*, the Proxy. *conflict* is what ``listener_conflicts`` says of it.
-    """
+    resource: Resource | None
+    reports: Reports
+    chains: Sequence[Chain] = ()
+
+    @property
+    def tls(self) -> dict[Origin, gloo.SslConfig]:
+        """The TLS configurations that are served, by where they stand."""
+        return {origin: config for chain in self.chains for origin, config in chain.good.items()}
+
+    @property
+    def secrets(self) -> dict[str, frozenset[Source]]:
+        """The secrets that the chains name, and the objects they do it for."""
+        return {
+            name: frozenset(origin.source for origin in chain.good)
+            for chain in self.chains
+            for name in names_asked_for(encode(tls_socket(chain.context)))
+        }
+
+
+def translate_listener(
+    given: gloo.Listener,
+    path: str,
+    owner: Source,
+    policy: Policy,
+    conflict: str = "",
+    *,
+    read: Reader = read_nothing,
+    last_good: Mapping[Origin, gloo.SslConfig] = NO_CONFIGS,
+) -> TranslatedListener:
+    """A listener; *path* is its own in *owner*, the Proxy. *conflict* is what ``listener_conflicts`` says of
+    it, *last_good* are TLS configurations to use in place of broken ones."""
     report = Report()
     refuse_unread(given, report)
     check_listener(given, report)
     options = (given.http_listener and given.http_listener.options) or gloo.HttpListenerOptions()
-    scope = Scope(path="httpListener.options", report=report, policy=policy)
+    scope = Scope(path="httpListener.options", report=report, policy=policy, read=read)
     joined = join_patches("on_listener", options, scope)
     if conflict:
         report.error("", conflict)
     origins = origins_of(given)
     reports = Reports()
+    chains = translate_chains(configurations(given, path, owner), scope, reports, last_good)
     found = None
-    if not report.errors and given.http_listener is not None and given.http_listener.virtual_hosts:
+    http = given.http_listener
+    served = http is not None and http.virtual_hosts and (chains or not given.ssl_configurations)
+    if http is not None and served and not report.errors:
         with report.collect():
             sources = {origin.source for origin in origins} or {owner}
-            found = resource(given.name, encode(build_listener(given, given.http_listener, joined)), sources)
+            found = resource(given.name, encode(build_listener(given, http, joined, chains)), sources)
     attribute(report, origins or [Origin(source=owner, path=path)], reports)
-    return found, reports
+    return TranslatedListener(resource=found, reports=reports, chains=chains)
 
 
 def check_listener(given: gloo.Listener, report: Report) -> None:
@@ -73,8 +110,11 @@ def check_listener(given: gloo.Listener, report: Report) -> None:
         report.error("httpListener.statPrefix", problem)
 
 
-def build_listener(given: gloo.Listener, http: gloo.HttpListener, joined: Joined) -> listener.Listener:
+def build_listener(
+    given: gloo.Listener, http: gloo.HttpListener, joined: Joined, chains: Sequence[Chain] = ()
+) -> listener.Listener:
     manager = build_manager(given.name, http, joined)
+    filters = [listener.Filter(name=CONNECTION_MANAGER, typed_config=pack(manager))]
     return listener.Listener(
         name=given.name,
         address=core.Address(
@@ -84,17 +124,18 @@ def build_listener(given: gloo.Listener, http: gloo.HttpListener, joined: Joined
                 ipv4_compat=given.bind_address == "::",
             )
         ),
-        listener_filters=[
-            listener.ListenerFilter(name=PROXY_PROTOCOL, typed_config=pack(proxy_protocol.ProxyProtocol()))
-        ]
-        if given.use_proxy_proto
-        else [],
-        filter_chains=[
-            listener.FilterChain(
-                filters=[listener.Filter(name=CONNECTION_MANAGER, typed_config=pack(manager))]
-            )
-        ],
+        listener_filters=listener_filters(given),
+        filter_chains=sorted((chain.build(filters) for chain in chains), key=lambda chain: chain.name)
+        or [listener.FilterChain(filters=filters)],
     )
+
+
+def listener_filters(given: gloo.Listener) -> list[listener.ListenerFilter]:
+    """A TLS listener always looks for the name asked for: the first one to come must not drain it."""
+    filters = [(PROXY_PROTOCOL, pack(proxy_protocol.ProxyProtocol()))] if given.use_proxy_proto else []
+    if given.ssl_configurations:
+        filters.append((TLS_INSPECTOR, pack(tls_inspector.TlsInspector())))
+    return [listener.ListenerFilter(name=name, typed_config=config) for name, config in filters]
 
 
 def build_manager(name: str, http: gloo.HttpListener, joined: Joined) -> hcm.HttpConnectionManager:

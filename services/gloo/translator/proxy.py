@@ -39,12 +39,12 @@ def translate_proxy(proxy: gloo.Proxy, owner: Source, read: Reader, policy: Poli
     listeners, routes, hosts = [], [], []
     conflicts = listener_conflicts(proxy.listeners)
     for i, given in enumerate(proxy.listeners):
-        made, found = translate_listener(given, f"listeners[{i}]", owner, policy, conflicts.get(i, ""))
-        merge_reports(reports, found)
+        done = translate_listener(given, f"listeners[{i}]", owner, policy, conflicts.get(i, ""), read=read)
+        merge_reports(reports, done.reports)
         served = list(serve_hosts(given, f"listeners[{i}]", owner, read, policy, reports))
         hosts += served
-        if made is not None:
-            listeners.append(made)
+        if done.resource is not None:
+            listeners.append(done.resource)
             name = route_configuration_name(given.name)
             routes.append(join_route_configuration(name, served, given.route_options))
     return TranslatedProxy(

@@ -50,6 +50,13 @@ def origins_of(part: HasSources) -> tuple[Origin, ...]:
     return ()
 
 
+def tls_origins_of(part: HasSources) -> list[tuple[Origin, ...]]:
+    """Of a listener's TLS configurations, one by one: the objects that brought it."""
+    told = dict_of(part.metadata).get("sslConfigurations") if part.metadata is not None else None
+    entries = [each.get("sources") if isinstance(each, Mapping) else None for each in told or ()]
+    return [tuple(_origins(each)) if isinstance(each, list) else () for each in entries]
+
+
 def _origins(entries: Sequence[Any]) -> Iterator[Origin]:
     for entry in entries:
         if isinstance(entry, Mapping):

@@ -1,25 +1,40 @@
 """TLS: what an `sslConfig` comes to, towards upstreams and towards clients.
 
-Everything that Envoy would refuse, and that can be known without its files, is found here.
+Everything that Envoy would refuse, and that can be known without its files, is found here. Certificates are
+named, never put in: see ``secret``.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from protos import gloo
 from protos.envoy import core, matcher, tls
 from services.gloo import checks
-from services.gloo.plugin import Policy
+from services.gloo.plugin import Scope
+from services.gloo.translator.secret import (
+    TLS_SOCKET,
+    Known,
+    asked_for,
+    pair_files_name,
+    pair_name,
+    segment_problem,
+    trusted_file_name,
+    trusted_name,
+)
 from shared.codec.encode import pack
-from shared.report import Report, join
+from shared.ref import Ref
+from shared.report import Report
 
-TLS_SOCKET = "envoy.transport_sockets.tls"
 MAX_SNI = MAX_PROTOCOL = 255
-MAX_FILE_NAME = 4096
+MAX_FILE_NAME = 1024
+DEFAULT_PROTOCOLS = ("h2", "http/1.1")
+NO_PROTOCOLS = ["allow_empty"]
 
 Version = gloo.SslParametersProtocolVersion
+StaplePolicy = tls.DownstreamTlsContextOcspStaplePolicy
 SanType = tls.SubjectAltNameMatcherSanType
 
 # The oldest and the newest version there is without a choice.
@@ -43,34 +58,73 @@ GROUP = re.compile(r"\[[^\[\]|]+(\|[^\[\]|]+)*\]|[^\[\]|]+")  # [A|B]: either, a
 CURVES = ("X25519", "P-256", "P-384", "P-521", "X25519MLKEM768", "MLKEM1024")
 
 
-def upstream_tls(
-    config: gloo.UpstreamSslConfig, path: str, policy: Policy, report: Report
-) -> tls.UpstreamTlsContext:
-    """TLS towards an upstream; *path* is where *config* stands in the object of *report*."""
-    common = tls.CommonTlsContext(alpn_protocols=config.alpn_protocols)
-    check_protocols(config.alpn_protocols, join(path, "alpnProtocols"), report)
-    own, where = config.parameters, join(path, "parameters")
-    if own is None:
-        own, where = policy.ssl_parameters or gloo.SslParameters(), "settings.upstreamOptions.sslParameters"
-    common.tls_params = tls_parameters(own, where, report)
-    if not own.maximum_protocol_version:  # left to itself, Envoy offers no more than 1.2 to upstreams
-        common.tls_params.tls_maximum_protocol_version = tls.TlsParametersTlsProtocol(NEWEST)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """What is there to show and to check by, as Envoy's names of secrets; empty: nothing."""
+
+    pair: str = ""
+    trusted: str = ""
+    staple: bool = False
+
+
+def upstream_tls(config: gloo.UpstreamSslConfig, scope: Scope) -> tls.UpstreamTlsContext:
+    """TLS towards an upstream."""
+    check_protocols(config.alpn_protocols, scope)
     if problem := checks.text_value(config.sni, MAX_SNI):
-        report.error(join(path, "sni"), problem)
-    trusted = None
-    if config.ssl_files is not None:
-        pair, trusted = from_files(config.ssl_files, join(path, "sslFiles"), report)
-        if pair is None and trusted is None:
-            report.error(join(path, "sslFiles"), "needs rootCa, tlsCert and tlsKey, or all three")
-        if pair is not None and not config.one_way_tls:
-            common.tls_certificates = [pair]
-        if config.ssl_files.ocsp_staple:
-            report.warn(join(path, "sslFiles.ocspStaple"), "has no effect towards an upstream")
-    common.validation_context = validation(
-        trusted, config.verify_subject_alt_name, join(path, "verifySubjectAltName"), report
-    )
+        scope.error("sni", problem)
+    parameters = upstream_parameters(config, scope)
+    found = material(config, scope)
+    if found == Material() and (config.ssl_files or config.secret_ref) and not scope.report.errors:
+        at = "sslFiles" if config.ssl_files is not None else "secretRef"
+        scope.error(at, "has neither a certificate with its key nor a root CA")
+    if config.ssl_files is not None and config.ssl_files.ocsp_staple:
+        scope.warn("sslFiles.ocspStaple", "has no effect towards an upstream")
+    check_names(config.verify_subject_alt_name, found, scope)
+    common = tls_context(found, config.verify_subject_alt_name, parameters, config.alpn_protocols)
+    if config.one_way_tls:
+        common.tls_certificate_sds_secret_configs = []
     return tls.UpstreamTlsContext(
         common_tls_context=common, sni=config.sni, allow_renegotiation=bool(config.allow_renegotiation)
+    )
+
+
+def downstream_tls(config: gloo.SslConfig, scope: Scope) -> tls.DownstreamTlsContext | None:
+    """TLS towards clients, None when it cannot be; a Secret with a problem still has a last good version."""
+    own = replace(scope, report=Report())
+    protocols: Sequence[str] = config.alpn_protocols or DEFAULT_PROTOCOLS
+    protocols = () if protocols == NO_PROTOCOLS else protocols
+    check_protocols(protocols, own)
+    parameters = tls_parameters(config.parameters or gloo.SslParameters(), own, "parameters")
+    timeout = config.transport_socket_connect_timeout
+    if timeout is not None and (problem := checks.duration(timeout, positive=True)):
+        own.error("transportSocketConnectTimeout", problem)
+    for i, name in enumerate(config.sni_domains):
+        if problem := sni_problem(name):
+            own.error(f"sniDomains[{i}]", problem)
+    problems = len(scope.report.errors)
+    found = material(config, scope)
+    names = config.verify_subject_alt_name
+    staple = StaplePolicy(config.ocsp_staple_policy)
+    if found.pair:
+        check_names(names, found, own)
+        if staple is StaplePolicy.MUST_STAPLE and not found.staple:
+            own.error("ocspStaplePolicy", "MUST_STAPLE needs an OCSP response: ocspStaple of the certificate")
+    elif len(scope.report.errors) == problems:
+        own.error("", "needs a certificate and its key: secretRef, or sslFiles with tlsCert and tlsKey")
+    if config.one_way_tls:
+        if names:
+            own.warn("verifySubjectAltName", "has no effect beside oneWayTls")
+        found = replace(found, trusted="")
+    scope.report.add(own.report)
+    if own.report.errors or not found.pair:
+        return None
+    resumption = not config.disable_tls_session_resumption
+    return tls.DownstreamTlsContext(
+        common_tls_context=tls_context(found, names, parameters, protocols),
+        require_client_certificate=True if found.trusted else None,
+        disable_stateless_session_resumption=None if resumption else True,
+        disable_stateful_session_resumption=not resumption,
+        ocsp_staple_policy=staple,
     )
 
 
@@ -78,10 +132,40 @@ def tls_socket(context: tls.UpstreamTlsContext | tls.DownstreamTlsContext) -> co
     return core.TransportSocket(name=TLS_SOCKET, typed_config=pack(context))
 
 
-def from_files(
-    files: gloo.SslFiles, path: str, report: Report
-) -> tuple[tls.TlsCertificate | None, core.DataSource | None]:
-    """Our certificate, and those to trust; Envoy reads the files."""
+def tls_context(
+    found: Material, names: Sequence[str], parameters: tls.TlsParameters | None, protocols: Sequence[str]
+) -> tls.CommonTlsContext:
+    """What both directions have in common; without a root CA the other side's certificate is not checked."""
+    context = tls.CommonTlsContext(tls_params=parameters, alpn_protocols=list(protocols))
+    if found.pair:
+        context.tls_certificate_sds_secret_configs = [asked_for(found.pair)]
+    if found.trusted and names:
+        context.combined_validation_context = tls.CommonTlsContextCombinedCertificateValidationContext(
+            default_validation_context=tls.CertificateValidationContext(
+                match_typed_subject_alt_names=[
+                    tls.SubjectAltNameMatcher(
+                        san_type=san_type(name), matcher=matcher.StringMatcher(exact=name)
+                    )
+                    for name in names
+                ]
+            ),
+            validation_context_sds_secret_config=asked_for(found.trusted),
+        )
+    elif found.trusted:
+        context.validation_context_sds_secret_config = asked_for(found.trusted)
+    return context
+
+
+def material(config: gloo.SslConfig | gloo.UpstreamSslConfig, scope: Scope) -> Material:
+    if config.ssl_files is not None:
+        return in_files(config.ssl_files, scope)
+    if config.secret_ref is not None:
+        return in_secret(config.secret_ref, scope)
+    return Material()
+
+
+def in_files(files: gloo.SslFiles, scope: Scope) -> Material:
+    """Files are Envoy's to read; whether they are any good, it will say."""
     for name, value in (
         ("tlsCert", files.tls_cert),
         ("tlsKey", files.tls_key),
@@ -89,38 +173,46 @@ def from_files(
         ("ocspStaple", files.ocsp_staple),
     ):
         if problem := checks.text_value(value, MAX_FILE_NAME):
-            report.error(join(path, name), problem)
+            scope.error(f"sslFiles.{name}", problem)
     if files.tls_cert and not files.tls_key:
-        report.error(join(path, "tlsKey"), "required beside tlsCert")
+        scope.error("sslFiles.tlsKey", "required beside tlsCert")
     if files.tls_key and not files.tls_cert:
-        report.error(join(path, "tlsCert"), "required beside tlsKey")
-    pair = None
-    if files.tls_cert or files.tls_key:
-        pair = tls.TlsCertificate(
-            certificate_chain=core.DataSource(filename=files.tls_cert),
-            private_key=core.DataSource(filename=files.tls_key),
-        )
-    return pair, core.DataSource(filename=files.root_ca) if files.root_ca else None
+        scope.error("sslFiles.tlsCert", "required beside tlsKey")
+    complete = files.tls_cert and files.tls_key
+    return Material(
+        pair=pair_files_name(files.tls_cert, files.tls_key, files.ocsp_staple) if complete else "",
+        trusted=trusted_file_name(files.root_ca) if files.root_ca else "",
+        staple=bool(files.ocsp_staple),
+    )
 
 
-def validation(
-    trusted: core.DataSource | None, names: Sequence[str], path: str, report: Report
-) -> tls.CertificateValidationContext | None:
-    """How the other side's certificate is checked; without *trusted* it is not."""
-    if names and trusted is None:
-        report.error(path, "needs a root CA")
+def in_secret(reference: gloo.ResourceRef, scope: Scope) -> Material:
+    """What of a Secret there is to use; one with a problem is still used in its last good version."""
+    bad = False
+    for name, value in (("namespace", reference.namespace), ("name", reference.name)):
+        if problem := segment_problem(value) if value else "required":
+            scope.error(f"secretRef.{name}", problem)
+            bad = True
+    if bad:
+        return Material()
+    ref = Ref(reference.namespace, reference.name)
+    known: Known = scope.read("Secret", ref) or Known(problem="it was not read")
+    if known.problem:
+        scope.error("secretRef", f"Secret {ref}: {known.problem}")
+    return Material(
+        pair=pair_name(ref) if known.pair else "",
+        trusted=trusted_name(ref) if known.trusted else "",
+        staple=known.staple,
+    )
+
+
+def check_names(names: Sequence[str], found: Material, scope: Scope) -> None:
+    """Alternative names of the other side's certificate can be checked if its authority can."""
+    if names and not found.trusted:
+        scope.error("verifySubjectAltName", "needs a root CA")
     for i, name in enumerate(names):
         if problem := checks.text_value(name) if name else "required":
-            report.error(f"{path}[{i}]", problem)
-    if trusted is None:
-        return None
-    return tls.CertificateValidationContext(
-        trusted_ca=trusted,
-        match_typed_subject_alt_names=[
-            tls.SubjectAltNameMatcher(san_type=san_type(name), matcher=matcher.StringMatcher(exact=name))
-            for name in names
-        ],
-    )
+            scope.error(f"verifySubjectAltName[{i}]", problem)
 
 
 def san_type(name: str) -> SanType:
@@ -132,39 +224,65 @@ def san_type(name: str) -> SanType:
     return SanType.EMAIL if "@" in name else SanType.DNS
 
 
-def check_protocols(protocols: Sequence[str], path: str, report: Report) -> None:
+def sni_problem(name: str) -> str | None:
+    """Whether *name* can be asked for: a DNS name, or ``*.`` and one."""
+    if name == "*":
+        return "leave out sniDomains for every name"
+    below = name.removeprefix("*.")
+    if not below or checks.is_ip(below) or checks.host_name(below):
+        return f"{checks.shown(name)} is neither a host name nor *. and one"
+    return None
+
+
+def check_protocols(protocols: Sequence[str], scope: Scope) -> None:
     for i, protocol in enumerate(protocols):
         problem = checks.text_value(protocol, MAX_PROTOCOL) if protocol else "required"
         if problem or "," in protocol:
-            report.error(f"{path}[{i}]", problem or f"{checks.shown(protocol)} is no protocol's name")
+            scope.error(f"alpnProtocols[{i}]", problem or f"{checks.shown(protocol)} is no protocol's name")
 
 
-def tls_parameters(given: gloo.SslParameters, path: str, report: Report) -> tls.TlsParameters:
+def upstream_parameters(config: gloo.UpstreamSslConfig, scope: Scope) -> tls.TlsParameters:
+    """Left to itself, Envoy offers upstreams no more than 1.2; we let it offer what clients are offered."""
+    own, default = config.parameters, scope.policy.ssl_parameters
+    if own is None and default is not None:
+        settings = Scope(
+            path="settings.upstreamOptions.sslParameters", report=scope.report, policy=scope.policy
+        )
+        made = tls_parameters(default, settings, "")
+    else:
+        made = tls_parameters(own or gloo.SslParameters(), scope, "parameters")
+    made = made or tls.TlsParameters()
+    if not made.tls_maximum_protocol_version:
+        made.tls_maximum_protocol_version = tls.TlsParametersTlsProtocol(NEWEST)
+    return made
+
+
+def tls_parameters(given: gloo.SslParameters, scope: Scope, path: str) -> tls.TlsParameters | None:
     oldest = given.minimum_protocol_version or OLDEST
     newest = given.maximum_protocol_version or NEWEST
+    at = f"{path}." if path else ""
     if oldest > newest:
         default = "" if given.minimum_protocol_version else ", which is the default minimum"
-        report.error(
-            join(path, "maximumProtocolVersion"), f"{newest.name} is older than {oldest.name}{default}"
-        )
+        scope.error(f"{at}maximumProtocolVersion", f"{newest.name} is older than {oldest.name}{default}")
     for i, text in enumerate(given.cipher_suites):
-        if problem := cipher(text):
-            report.error(f"{path}.cipherSuites[{i}]", problem)
+        if problem := cipher_problem(text):
+            scope.error(f"{at}cipherSuites[{i}]", problem)
     for i, curve in enumerate(given.ecdh_curves):
         if curve not in CURVES:
-            report.error(
-                f"{path}.ecdhCurves[{i}]",
-                f"{checks.shown(curve)} is no curve Envoy knows; one of {', '.join(CURVES)}",
+            known = ", ".join(CURVES)
+            scope.error(
+                f"{at}ecdhCurves[{i}]", f"{checks.shown(curve)} is no curve Envoy knows; one of {known}"
             )
-    return tls.TlsParameters(
+    made = tls.TlsParameters(
         tls_minimum_protocol_version=tls.TlsParametersTlsProtocol(given.minimum_protocol_version),
         tls_maximum_protocol_version=tls.TlsParametersTlsProtocol(given.maximum_protocol_version),
         cipher_suites=given.cipher_suites,
         ecdh_curves=given.ecdh_curves,
     )
+    return made if made != tls.TlsParameters() else None
 
 
-def cipher(text: str) -> str | None:
+def cipher_problem(text: str) -> str | None:
     """Whether *text* is a cipher, or several that are equally good: ``[A|B]``."""
     if not GROUP.fullmatch(text):
         return f"{checks.shown(text)} is neither a cipher nor several of them as [A|B]"

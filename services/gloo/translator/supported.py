@@ -27,7 +27,7 @@ BOOKKEEPING = ("metadata", "status", "namespacedStatuses")
 READ: Mapping[str, tuple[str, ...]] = {
     "Proxy": ("listeners", *BOOKKEEPING),
     "Listener": (
-        *("name", "bindAddress", "bindPort", "useProxyProto", "httpListener"),
+        *("name", "bindAddress", "bindPort", "useProxyProto", "httpListener", "sslConfigurations"),
         *("options", "routeOptions", "metadata", "metadataStatic"),
     ),
     "ListenerOptions": (),
@@ -45,7 +45,7 @@ READ: Mapping[str, tuple[str, ...]] = {
     "Matcher.ConnectMatcher": ALL,
     "HeaderMatcher": ALL,
     "QueryParameterMatcher": ALL,
-    "RouteAction": ("single", "multi", "upstreamGroup"),
+    "RouteAction": ("single", "multi", "upstreamGroup", "clusterHeader"),
     "MultiDestination": ALL,
     "WeightedDestination": ALL,
     "WeightedDestinationOptions": tuple(feature.name for feature in FEATURES if feature.on_destination),
@@ -62,8 +62,12 @@ READ: Mapping[str, tuple[str, ...]] = {
         *(name for feature in FEATURES if feature.on_upstream for name in (feature.name, *feature.beside)),
     ),
     "UpstreamSslConfig": (
-        *("sslFiles", "sni", "verifySubjectAltName", "parameters"),
+        *("secretRef", "sslFiles", "sni", "verifySubjectAltName", "parameters"),
         *("alpnProtocols", "allowRenegotiation", "oneWayTls"),
+    ),
+    "SslConfig": (
+        *("secretRef", "sslFiles", "sniDomains", "verifySubjectAltName", "parameters", "alpnProtocols"),
+        *("oneWayTls", "disableTlsSessionResumption", "transportSocketConnectTimeout", "ocspStaplePolicy"),
     ),
     "SSLFiles": ALL,
     "SslParameters": ALL,
@@ -79,7 +83,10 @@ READ: Mapping[str, tuple[str, ...]] = {
     "NamespacedStatuses": ALL,
 }
 # Checked where they are translated, one by one, so that each answers for itself.
-APART = {("Proxy", "listeners"), ("HttpListener", "virtualHosts"), ("VirtualHost", "routes")}
+APART = {
+    *(("Proxy", "listeners"), ("Listener", "sslConfigurations")),
+    *(("HttpListener", "virtualHosts"), ("VirtualHost", "routes")),
+}
 # Not for translation: who owns an object and what was said of it.
 UNCHECKED = frozenset(("Metadata", "Status", "NamespacedStatuses", "SourceMetadata", "DiscoveryMetadata"))
 
@@ -90,6 +97,7 @@ WITHOUT_EFFECT: Mapping[tuple[str, str], str] = {
     ("ConsulUpstreamSpec", "connectEnabled"): "has no effect; instances are reached directly",
     ("ConsulUpstreamSpec", "consistencyMode"): "has no effect; all services are read by the same queries",
     ("ConsulUpstreamSpec", "queryOptions"): "has no effect; all services are read by the same queries",
+    ("HttpProtocolOptions", "headersWithUnderscoresAction"): "has no effect towards an upstream",
     ("Upstream", "disableIstioAutoMtls"): "has no effect; there is no Istio here",
     ("RegexMatchAndSubstitute.Pattern", "googleRe2"): "has no effect; settings.gloo.regexMaxProgramSize has",
 }

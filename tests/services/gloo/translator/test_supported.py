@@ -32,7 +32,12 @@ from tests.services.gloo.translator.test_golden import CASES
 from tests.support.golden import translate_case
 
 ROOTS: dict[str, Any] = {"Proxy": gloo.Proxy, "Listener": gloo.Listener, "VirtualHost": gloo.VirtualHost}
-ROOTS |= {"Route": gloo.Route, "Upstream": gloo.Upstream, "UpstreamGroup": gloo.UpstreamGroup}
+ROOTS |= {
+    "SslConfig": gloo.SslConfig,
+    "Route": gloo.Route,
+    "Upstream": gloo.Upstream,
+    "UpstreamGroup": gloo.UpstreamGroup,
+}
 KINDS = {"proxy": "Proxy", "virtualHost": "VirtualHost"}
 INDEX = {"one": "", "list": "[0]", "map": "[k]"}
 LISTS = {"routes": "Route", "upstreams": "Upstream", "upstreamGroups": "UpstreamGroup"}

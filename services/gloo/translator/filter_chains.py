@@ -1,0 +1,105 @@
+"""Filter chains of a TLS listener: one for each distinct TLS configuration, chosen by the name asked for.
+
+Configurations that differ in nothing but their names are one chain. A chain's name and content depend on
+nothing but its own configuration, so an edit of one drains the connections of no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from protos import gloo
+from protos.envoy import listener, tls
+from services.gloo.plugin import Scope
+from services.gloo.translator.sources import Origin, Reports, attribute, tls_origins_of
+from services.gloo.translator.ssl import downstream_tls, tls_socket
+from services.gloo.translator.supported import refuse_unread
+from shared.codec.encode import encode
+from shared.ref import Source
+from shared.report import Report
+
+EVERY_NAME = ""
+NO_CONFIGS: Mapping[Origin, gloo.SslConfig] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brought:
+    """A TLS configuration and the place it stands in; of several with the same one each has its own."""
+
+    config: gloo.SslConfig
+    origin: Origin
+
+    @property
+    def names(self) -> list[str]:
+        return [name.lower() for name in self.config.sni_domains] or [EVERY_NAME]
+
+
+@dataclass(slots=True, kw_only=True)
+class Chain:
+    """A filter chain in the making; ``good`` are the configurations it is made of, by where they stand."""
+
+    context: tls.DownstreamTlsContext
+    timeout: timedelta | None
+    names: set[str] = field(default_factory=set)
+    good: dict[Origin, gloo.SslConfig] = field(default_factory=dict)
+
+    def build(self, filters: Sequence[listener.Filter]) -> listener.FilterChain:
+        """The chain around *filters*; it is called by its first name."""
+        names = [] if EVERY_NAME in self.names else sorted(self.names)
+        return listener.FilterChain(
+            name=names[0] if names else "*",
+            filter_chain_match=listener.FilterChainMatch(server_names=names) if names else None,
+            filters=list(filters),
+            transport_socket=tls_socket(self.context),
+            transport_socket_connect_timeout=self.timeout,
+        )
+
+
+def configurations(given: gloo.Listener, path: str, owner: Source) -> list[Brought]:
+    """The TLS configurations of a listener; *path* is its own in *owner*, the Proxy."""
+    told = tls_origins_of(given)
+    found = []
+    for i, config in enumerate(given.ssl_configurations):
+        own = Origin(source=owner, path=f"{path}.sslConfigurations[{i}]")
+        found += [Brought(config=config, origin=origin) for origin in (told[i : i + 1] or [()])[0] or (own,)]
+    return found
+
+
+def translate_chains(
+    brought: Iterable[Brought],
+    scope: Scope,
+    reports: Reports,
+    last_good: Mapping[Origin, gloo.SslConfig] = NO_CONFIGS,
+) -> list[Chain]:
+    """The chains of a listener. What is wrong with a configuration goes to *reports*, and the last good one
+    from the same place is used."""
+    chains: dict[tuple[bytes, timedelta | None], Chain] = {}
+    taken: dict[str, tuple[Chain, Origin]] = {}
+    for each in brought:
+        report = Report()
+        refuse_unread(each.config, report)
+        context = None if report.errors else downstream_tls(each.config, _within(scope, report))
+        if context is None and each.origin in last_good:
+            each = Brought(config=last_good[each.origin], origin=each.origin)
+            context = downstream_tls(each.config, _within(scope, Report()))
+        if context is not None:
+            timeout = each.config.transport_socket_connect_timeout
+            chain = chains.setdefault((encode(context), timeout), Chain(context=context, timeout=timeout))
+            for name in each.names:
+                other, first = taken.setdefault(name, (chain, each.origin))
+                if other is chain:
+                    chain.names.add(name)
+                    chain.good[each.origin] = each.config
+                else:
+                    what = f"{name} is" if name else "needed: all other names are"
+                    report.error(
+                        "sniDomains", f"{what} served with another sslConfig, that of {first.source}"
+                    )
+        attribute(report, [each.origin], reports)
+    return [chain for chain in chains.values() if chain.names]
+
+
+def _within(scope: Scope, report: Report) -> Scope:
+    return Scope(path="", report=report, policy=scope.policy, read=scope.read)
