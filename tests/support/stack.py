@@ -126,7 +126,8 @@ class Stack:
         self.processes[name] = process
         return process
 
-    def start_envoy(self, name: str, admin: int, **nodes: Any) -> Process:
+    def start_envoy(self, name: str, admin: int, *, xds_ports: Sequence[int] = (), **nodes: Any) -> Process:
+        """Start an Envoy that knows gloo, or all replicas of it by *xds_ports*; *nodes* goes to its node."""
         source = "envoy.yaml" if self.delta else "envoy-sotw.yaml"
         bootstrap = yaml.safe_load((REPOSITORY / "examples" / "data" / source).read_text())
         bootstrap["node"] |= {"id": name, **nodes}
@@ -134,9 +135,10 @@ class Stack:
             layer = {"name": "static", "static_layer": dict(self.runtime)}
             bootstrap["layered_runtime"] = {"layers": [layer]}
         cluster = bootstrap["static_resources"]["clusters"][0]
-        (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
-        where = {"address": "127.0.0.1", "port_value": self.xds_port}
-        endpoint["endpoint"]["address"]["socket_address"] = where
+        cluster["load_assignment"]["endpoints"][0]["lb_endpoints"] = [
+            {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}}
+            for port in xds_ports or [self.xds_port]
+        ]
         bootstrap["admin"]["address"]["socket_address"]["port_value"] = admin
         path = self.directory / f"{name}.yaml"
         path.write_text(yaml.safe_dump(bootstrap))
