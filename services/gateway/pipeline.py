@@ -107,7 +107,9 @@ class Pipeline:
         if leads:
             rendered = self.translation.render()
             self._translating.observe(time.perf_counter() - began)
-            await self._write(rendered)
+            async with self._whole:  # what the watch shows of a write is looked at when that has ended
+                self._observe()
+                await self._write(rendered)
             await self._make_default_gateways()
         else:
             self._unwritten.clear()

@@ -136,16 +136,18 @@ class Sink:
 
     async def _read_again(self, name: str) -> None:
         row = await self._kv.get(key(self._root, PROXY, Ref(self._namespace, name)), consistent=True)
-        self._written.pop(name, None)
-        self._indexes.pop(name, None)
-        self._stored.pop(name, None)
+        if row is None or row.index < self._indexes.get(name, 0):
+            self._written.pop(name, None)
+            self._indexes.pop(name, None)
+            self._stored.pop(name, None)
         if row is not None:
             try:
                 document = parse(row.value)
             except InvalidDocument:
                 document = {}
-            self._stored[name] = StoredProxy(
-                name=name, index=row.index, document=document, body=spec_of(document)
+            self.observe(
+                name,
+                StoredProxy(name=name, index=row.index, document=document, body=spec_of(document)),
             )
 
     async def _delete(self, name: str, proxy: StoredProxy) -> None:

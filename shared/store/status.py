@@ -175,8 +175,13 @@ class StatusWriter:
         self._busy = asyncio.Lock()
 
     def submit(self, stored: Stored, status: Status) -> None:
-        """Have *status* written to *stored*, unless its author changes it before."""
-        self._pending[stored.kind.name, stored.ref] = _Submission(stored.kind, stored.ref, stored, status)
+        """Have *status* written to *stored*, unless its author changes it before or it stands there."""
+        item = _Submission(stored.kind, stored.ref, stored, status)
+        current = self._storage == "object" and stored.index > self._outdated.get(item.name, 0)
+        if current and same_status(stored.status(self._namespace), status):
+            self._pending.pop(item.name, None)
+            return
+        self._pending[item.name] = item
         self._wake.set()
 
     def withdraw(self, kind: Kind, ref: Ref) -> None:
