@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from benchmarks.propagation import HOST, Arm, NullChain, host, quantile
+from benchmarks.propagation import HOST, Arm, NullChain, host, quantile, virtual_service
 from shared.consul.client import Consul
 from tests.support.stack import Stack, direct, key
 
@@ -47,13 +47,13 @@ async def compare(stack: Stack, null: NullChain, ours: Consul, theirs: Consul, r
     await stack.answers("/tables", host=f"burst-{OBJECTS - 1}.example.com", within=60)
     await null.start_by_key()
 
-    async def edit(number: int) -> None:
-        await stack.put("VirtualService", "host-0", host(0, ROUTES, "BA"[number % 2] + f" {number}"))
+    def edit(number: int) -> tuple[str, bytes]:
+        return virtual_service("host-0", host(0, ROUTES, f"{number}"))
 
-    async def edit_null(number: int) -> None:
-        await null.consul.put("null/in", str(number))
-
-    arms = {"ours": (Arm(stack.http_port, edit), ours), "null": (Arm(null.http_port, edit_null), theirs)}
+    arms = {
+        "ours": (Arm(stack.http_port, stack.consul, edit), ours),
+        "null": (Arm(null.http_port, null.consul, lambda number: ("/v1/kv/null/in", b"%d" % number)), theirs),
+    }
     times: dict[tuple[str, str], list[float]] = {}
     for number in range(1, 2 * rounds + 1):
         for name, (arm, consul) in arms.items():

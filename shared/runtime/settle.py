@@ -1,11 +1,11 @@
-"""When to act on changes: the first after quiet at once, a burst in batches that grow.
+"""When to act on changes: the first after quiet at once, those of a burst together.
 
 ::
 
     settle = Settle()
     while True:
         await changed.wait()
-        async with settle:      # waits as long as the burst asks for
+        async with settle:      # waits as long as the last handling asks for
             changed.clear()
             handle_all_that_came()
 """
@@ -17,41 +17,35 @@ from types import TracebackType
 
 
 class Settle:
-    """Spaces out the handling of changes.
+    """Spaces out the handling of changes: after one there is a pause of the time it took.
 
-    A change that comes *gap* seconds or more after the last handling ended is handled at once, and the
-    gap falls back to *first*. One that comes sooner waits for the gap to pass. If most of the gap was left
-    the gap doubles, up to *ceiling*: nothing ever waits longer than that, however long the burst. If most
-    of it had passed the burst is over, and the gap halves, so that single changes soon wait no more.
+    So cheap handling follows every change closely, dear handling takes up to half of the time however dense
+    the burst, and the changes that come meanwhile are handled as one. The pause is *least* seconds at least,
+    *most* at most; a change that comes after it is handled at once.
     """
 
-    __slots__ = ("_ceiling", "_ended", "_first", "_gap")
+    __slots__ = ("_began", "_least", "_most", "_next")
 
-    def __init__(self, first: float = 0.01, ceiling: float = 0.5) -> None:
-        self._first = first
-        self._ceiling = ceiling
-        self._gap = first
-        self._ended = float("-inf")
+    def __init__(self, least: float = 0.01, most: float = 0.5) -> None:
+        self._least = least
+        self._most = most
+        self._began = 0.0
+        self._next = float("-inf")
 
     def delay(self, now: float) -> float:
-        """Seconds to wait before handling a change seen at *now*; moves the gap."""
-        left = self._ended + self._gap - now
-        if left <= 0:
-            self._gap = self._first
-            return 0.0
-        dense = left > self._gap / 2
-        self._gap = min(self._gap * 2, self._ceiling) if dense else max(self._gap / 2, self._first)
-        return left
+        """Seconds to wait before handling a change seen at *now*."""
+        return max(self._next - now, 0.0)
 
-    def ended(self, now: float) -> None:
-        """The handling ended at *now*; the gap counts from here, so slow work does not crowd out the rest."""
-        self._ended = now
+    def handled(self, began: float, ended: float) -> None:
+        self._next = ended + min(max(ended - began, self._least), self._most)
 
     async def __aenter__(self) -> None:
-        if wait := self.delay(asyncio.get_running_loop().time()):
+        clock = asyncio.get_running_loop().time
+        if wait := self.delay(clock()):
             await asyncio.sleep(wait)
+        self._began = clock()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.ended(asyncio.get_running_loop().time())
+        self.handled(self._began, asyncio.get_running_loop().time())

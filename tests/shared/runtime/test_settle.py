@@ -13,55 +13,27 @@ def test_the_first_change_after_quiet_is_handled_at_once() -> None:
     assert settle.delay(100.0) == 0.0
 
 
-def test_changes_of_a_burst_wait_longer_and_longer_up_to_the_ceiling() -> None:
-    settle, now, waits = Settle(first=0.01, ceiling=0.5), 0.0, []
+def test_after_a_handling_there_is_a_pause_of_the_time_it_took() -> None:
+    settle = Settle(least=0.01, most=0.5)
 
-    for _ in range(9):
-        wait = settle.delay(now)
-        waits.append(round(wait, 3))
-        now += wait
-        settle.ended(now)
+    settle.handled(1.0, 1.1)
 
-    assert waits == [0.0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.5, 0.5]
+    assert settle.delay(1.1) == pytest.approx(0.1)
+    assert settle.delay(1.15) == pytest.approx(0.05)
+    assert settle.delay(1.21) == 0.0
 
 
-def test_quiet_as_long_as_the_gap_ends_the_burst() -> None:
-    settle = Settle(first=0.01, ceiling=0.5)
-    settle.delay(0.0)
-    settle.ended(0.0)
-    settle.ended(settle.delay(0.0))
+@pytest.mark.parametrize(("took", "pause"), [(0.0, 0.01), (0.001, 0.01), (0.02, 0.02), (3.0, 0.5)])
+def test_the_pause_has_a_floor_and_a_ceiling(took: float, pause: float) -> None:
+    settle = Settle(least=0.01, most=0.5)
 
-    assert settle.delay(0.03) == 0.0
-    settle.ended(0.03)
-    assert settle.delay(0.03) == pytest.approx(0.01)
+    settle.handled(0.0, took)
 
-
-def test_single_changes_after_a_burst_soon_wait_no_more() -> None:
-    settle, now, waits = Settle(first=0.01, ceiling=0.5), 0.0, []
-    for _ in range(9):
-        now += settle.delay(now)
-        settle.ended(now)
-
-    for _ in range(3):
-        now += 0.45
-        waits.append(round(settle.delay(now), 3))
-        now += waits[-1]
-        settle.ended(now)
-
-    assert waits == [0.05, 0.0, 0.0]
-
-
-def test_the_gap_counts_from_the_end_of_slow_work() -> None:
-    settle = Settle(first=0.01, ceiling=0.5)
-    settle.delay(0.0)
-
-    settle.ended(5.0)
-
-    assert settle.delay(5.004) == pytest.approx(0.006)
+    assert settle.delay(took) == pytest.approx(pause)
 
 
 async def test_handling_twice_in_a_row_waits_between() -> None:
-    settle, clock = Settle(first=0.02), asyncio.get_running_loop().time
+    settle, clock = Settle(least=0.02), asyncio.get_running_loop().time
     async with settle:
         first = clock()
 
@@ -69,3 +41,13 @@ async def test_handling_twice_in_a_row_waits_between() -> None:
         second = clock()
 
     assert second - first >= 0.019
+
+
+async def test_a_handling_that_fails_counts_too() -> None:
+    settle = Settle(least=0.02)
+
+    with pytest.raises(ZeroDivisionError):
+        async with settle:
+            raise ZeroDivisionError
+
+    assert settle.delay(asyncio.get_running_loop().time()) > 0
