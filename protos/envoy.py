@@ -8,6 +8,8 @@ from protos._generated.envoy.config.core import v3 as core
 from protos._generated.envoy.config.endpoint import v3 as endpoint
 from protos._generated.envoy.config.listener import v3 as listener
 from protos._generated.envoy.config.route import v3 as route
+from protos._generated.envoy.extensions.clusters.common.dns import v3 as dns_common
+from protos._generated.envoy.extensions.clusters.dns import v3 as dns_cluster
 from protos._generated.envoy.extensions.common.ratelimit import v3 as limits_common
 from protos._generated.envoy.extensions.compression.gzip.compressor import v3 as gzip
 from protos._generated.envoy.extensions.filters.common.fault import v3 as fault_common
@@ -43,6 +45,8 @@ __all__ = [
     "cors",
     "csrf",
     "discovery",
+    "dns_cluster",
+    "dns_common",
     "endpoint",
     "envoy_type",
     "fault",

@@ -11,6 +11,7 @@ from protos import gloo
 from protos.envoy import cluster, core, endpoint, http_protocol, tls
 from services.gloo import checks
 from services.gloo.features.circuit_breakers import break_circuits
+from services.gloo.features.dns import dns_fields
 from services.gloo.plugin import Policy, Reader, Scope, read_nothing
 from services.gloo.resources import Resource, resource
 from services.gloo.translator.ads import ADS
@@ -119,10 +120,8 @@ def static_fields(
     for i, host in enumerate(spec.hosts):
         check_host(host, f"static.hosts[{i}]", report)
     all_ips = all(checks.is_ip(host.addr) for host in spec.hosts)
-    fields: dict[str, Any] = {"type": cluster.ClusterDiscoveryType.STATIC}
-    if not all_ips:
-        fields["type"] = cluster.ClusterDiscoveryType.STRICT_DNS
-        fields["dns_lookup_family"] = cluster.ClusterDnsLookupFamily.V4_ONLY
+    static = {"type": cluster.ClusterDiscoveryType.STATIC}
+    fields: dict[str, Any] = static if all_ips else dns_fields(upstream)
     config = upstream.ssl_config
     if config is not None and spec.use_tls is False:
         report.warn("static.useTls", "has no effect beside sslConfig")
