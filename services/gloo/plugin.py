@@ -64,6 +64,7 @@ class Policy:
     replace_invalid_routes: bool = False
     invalid_route_code: int = 404
     invalid_route_body: str = ""
+    disable_grpc_web: bool = False
     circuit_breakers: gloo.CircuitBreakerConfig | None = None
     ssl_parameters: gloo.SslParameters | None = None  # of upstreams without their own
 
@@ -79,6 +80,7 @@ class Policy:
             replace_invalid_routes=invalid.replace_invalid_routes,
             invalid_route_code=code if 200 <= code <= 599 else 404,
             invalid_route_body=invalid.invalid_route_response_body,
+            disable_grpc_web=bool(options.disable_grpc_web),
             circuit_breakers=options.circuit_breakers,
             ssl_parameters=upstreams.ssl_parameters,
         )

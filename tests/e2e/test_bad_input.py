@@ -38,8 +38,8 @@ MISTAKES = [
         id="misspelt option",
     ),
     pytest.param(
-        route(options={"csrf": {}}),
-        "virtualHost.routes[0].options.csrf: not supported yet",
+        route(options={"waf": {}}),
+        "virtualHost.routes[0].options.waf: enterprise feature, not supported",
         id="not translated",
     ),
     pytest.param(
@@ -82,7 +82,7 @@ async def test_a_bad_edit_is_reported_and_the_old_route_goes_on(stack: Stack) ->
     await stack.put("VirtualService", "default", virtual_service(direct("/", "good")))
     await stack.answers("/", host="good.example.com")
     async with undisturbed(stack):
-        for bad in (route(options={"prefixRewrit": "/x"}), route(options={"csrf": {}})):
+        for bad in (route(options={"prefixRewrit": "/x"}), route(options={"waf": {}})):
             await stack.put("VirtualService", "default", virtual_service(bad))
             await stack.status_is("Rejected", "VirtualService", "default", within=SOON)
         for text in ("virtualHost: {domains: [", "- a list", b"\xff\x00\xfe garbage", ""):

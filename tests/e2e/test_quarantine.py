@@ -162,7 +162,7 @@ async def test_an_invalid_route_is_answered_as_the_settings_say(tmp_path: Path) 
             "default",
             virtual_service(
                 direct("/good", "good"),
-                {**direct("/unsupported", "never"), "options": {"csrf": {}}},
+                {**direct("/unsupported", "never"), "options": {"waf": {}}},
                 to_upstream("/", "nowhere"),
             ),
         )
@@ -171,7 +171,7 @@ async def test_an_invalid_route_is_answered_as_the_settings_say(tmp_path: Path) 
             answer = await stack.answers(path, 418)
             assert answer.text == "this route is being mended"
         assert (await stack.get("/good")).text == "good"
-        await stack.status_is("Rejected", "VirtualService", "default", saying="csrf")
+        await stack.status_is("Rejected", "VirtualService", "default", saying="waf")
 
         here = {"static": {"hosts": [{"addr": "127.0.0.1", "port": stack.admin_port}]}}
         await stack.put("Upstream", "nowhere", here)

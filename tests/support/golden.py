@@ -2,7 +2,8 @@
 
 A case is a mapping with any of ``proxy``, ``upstreams``, ``upstreamGroups``, ``settings`` and ``endpoints``
 (by cluster). ``routes`` or ``virtualHost`` alone stand for a Proxy with one listener and one virtual host
-``gloo-system.default``; its listener is then left out of the result.
+``gloo-system.default``; its listener is then left out of the result. Filters that a listener does not use
+are in the result only with ``everyFilter: true``.
 """
 
 from __future__ import annotations
@@ -53,6 +54,9 @@ def translate_case(case: Mapping[str, Any]) -> dict[str, Any]:
         for part in parts
         if resources[part]
     }
+    if not case.get("everyFilter"):
+        for each in result.get("listeners", {}).values():
+            leave_out_waiting_filters(each)
     result["reports"] = {
         str(source): {
             "errors": [str(e) for e in report.errors],
@@ -62,6 +66,15 @@ def translate_case(case: Mapping[str, Any]) -> dict[str, Any]:
         if not report.clean
     }
     return result
+
+
+def leave_out_waiting_filters(given: dict[str, Any]) -> None:
+    """HTTP filters that are off until a route switches them on stand in all listeners alike."""
+    for chain in given["filterChains"]:
+        for each in chain["filters"]:
+            manager = each["typedConfig"]
+            if "httpFilters" in manager:
+                manager["httpFilters"] = [one for one in manager["httpFilters"] if not one.get("disabled")]
 
 
 def translate_world(

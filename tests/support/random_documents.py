@@ -58,10 +58,6 @@ REALS = [0, 0.00001, 0.5, 33.3, 100, 100.1, -1]
 TIMES = ["0s", "0.000000001s", "0.001s", "1s", "15s", "3600s", "-1s", "1000000000s", "99999999999s"]
 NAMES = ["a", "b", "consul", "missing"]
 PATHS, HOSTS, HEADERS, SOON = ["/", "/api", "/a/b"], ["example.com", "a.b"], ["x-a", "x-b"], ["1s", "3.5s"]
-PERCENT = [0, 50, 100]
-SHARES = ["healthyPanicThreshold", "minWeightPercent", "maxEjectionPercent", "enforcingConsecutive5xx"]
-SHARES += ["enforcingSuccessRate", "enforcingConsecutiveGatewayFailure", "enforcingLocalOriginSuccessRate"]
-SHARES += ["enforcingConsecutiveLocalOriginFailure"]
 USUAL: dict[str, list[Any]] = {
     "prefix": PATHS,
     "exact": PATHS,
@@ -96,34 +92,22 @@ USUAL: dict[str, list[Any]] = {
     "portRedirect": [8080],
     "percentage": [0, 12.5, 100],
     "baseInterval": ["0.1s"],
-    **dict.fromkeys(("interval", "noTrafficInterval", "unhealthyInterval", "slowStartWindow"), SOON),
-    **dict.fromkeys(("unhealthyEdgeInterval", "healthyEdgeInterval", "baseEjectionTime"), SOON),
-    **dict.fromkeys(("intervalJitter", "initialJitter", "updateMergeWindow", "dnsRefreshRate"), SOON),
-    **dict.fromkeys(("idleTimeout", "maxStreamDuration", "keepaliveTime", "keepaliveInterval"), SOON),
-    **dict.fromkeys(SHARES, PERCENT),
-    "unhealthyThreshold": [1, 3],
-    "healthyThreshold": [1, 3],
-    "initialStreamWindowSize": [65535, 2**20],
-    "initialConnectionWindowSize": [65535, 2**20],
-    "perUpstreamPreconnectRatio": [1, 1.5],
-    "predictivePreconnectRatio": [1, 3],
-    "minimumRingSize": [1, 1024],
-    "maximumRingSize": [1024, 2048],
-    "maxConcurrentStreams": [1, 100],
-    "choiceCount": [2, 5],
-    "aggression": [0.5, 2],
-    "start": [100, 200],
-    "end": [300, 600],
-    "text": ["00", "cafe"],
-    "host": HOSTS,
-    "authority": HOSTS,
-    "path": PATHS,
-    "method": ["GET", "POST"],
-    "eventLogPath": ["/dev/null"],
+    "allowOrigin": ["https://example.com", "*"],
+    "allowOriginRegex": ["https://.*"],
+    "allowMethods": ["GET", "POST"],
+    "allowHeaders": HEADERS,
+    "exposeHeaders": HEADERS,
+    "maxAge": ["86400"],
+    "header": HEADERS,
+    "hostRewriteHeader": HEADERS,
+    "clusterHeader": HEADERS,
+    "maxRequestBytes": [1, 1000],
+    "maxTokens": [1, 100],
+    "tokensPerFill": [1, 5],
+    "fillInterval": SOON,
 }
 NEEDED = {"header", "destination", "hosts", "pattern", "resetHeaders", "destinations", "single", "multi"}
 NEEDED |= {"routeAction", "redirectAction", "directResponseAction", "upstream", "consul", "static"}
-SINGLE = {"healthChecks"}  # lists of one, says Envoy
 NOT_MADE = {"metadata", "metadataStatic", "status", "namespacedStatuses", "discoveryMetadata"}
 
 
@@ -165,10 +149,9 @@ def message(name: str, random: Case, depth: int = 0) -> dict[str, Any]:
         if field in NOT_MADE or oneof in groups or depth > 6 or random.random() > chance(name, field, random):
             continue
         groups |= {oneof} - {""}
-        often = 1 if field in SINGLE else count(shape, random)
-        members = [value(field, kind, type_name, random, depth) for _ in range(often)]
+        members = [value(field, kind, type_name, random, depth) for _ in range(count(shape, random))]
         first = members[0] if members else None
-        made[field] = {"one": first, "list": members, "map": {"tag_v1": first or ""}}[shape]
+        made[field] = {"one": first, "list": members, "map": {"tag_v1": first} if members else {}}[shape]
     return made
 
 
@@ -188,10 +171,11 @@ def count(shape: str, random: Case) -> int:
 
 
 def value(field: str, kind: str, type_name: str, random: Case, depth: int) -> Any:
-    if field in USUAL and type_name != "bool" and random.random() > random.nasty:
-        return random.choice(USUAL[field])
+    usual = field in USUAL and kind != "enum" and type_name != "bool"
     if kind == "message":
         return message(type_name.removeprefix(PACKAGE), random, depth + 1)
+    if usual and random.random() > random.nasty:
+        return random.choice(USUAL[field])
     pools: dict[str, Sequence[Any]] = {"string": TEXTS, "bool": [True, False], "bytes": [""]}
     if kind in ("scalar", "wrapper"):
         return random.choice(pools.get(type_name, REALS if type_name in ("float", "double") else NUMBERS))

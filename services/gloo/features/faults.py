@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from protos import gloo
-from protos.envoy import envoy_type, fault, fault_common
+from protos.envoy import fault, fault_common
 from services.gloo import checks
 from services.gloo.plugin import ALL, Feature, HttpFilter, Patch, Scope, Stage
+from services.gloo.values import percentage
 
 FILTER = "envoy.filters.http.fault"
-PER_MILLION = envoy_type.FractionalPercentDenominatorType.MILLION
 
 
 def inject(faults: gloo.RouteFaults, scope: Scope) -> Patch:
@@ -37,13 +37,6 @@ def delay(wanted: gloo.RouteDelay | None, scope: Scope) -> fault_common.FaultDel
         scope.error("delay.fixedDelay", problem)
     share = percentage(wanted.percentage, "delay.percentage", scope)
     return fault_common.FaultDelay(fixed_delay=wanted.fixed_delay, percentage=share)
-
-
-def percentage(percent: float, where: str, scope: Scope) -> envoy_type.FractionalPercent:
-    if not 0 <= percent <= 100:
-        scope.error(where, f"{percent:g} is no percentage; 0 to 100")
-        return envoy_type.FractionalPercent()
-    return envoy_type.FractionalPercent(numerator=round(percent * 10_000), denominator=PER_MILLION)
 
 
 FEATURES = (

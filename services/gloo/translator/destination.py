@@ -8,6 +8,7 @@ from typing import Any
 
 from protos import gloo
 from protos.envoy import core, route
+from services.gloo import checks
 from services.gloo.plugin import Policy, Reader, Scope
 from services.gloo.translator.consul import (
     LOAD_BALANCER,
@@ -56,8 +57,12 @@ def translate_action(
     if action.upstream_group is not None:
         ref = ref_of(action.upstream_group)
         return expand_group(ref, f"{path}.upstreamGroup", read, policy, report, found)
-    if action.cluster_header is None and action.dynamic_forward_proxy is None:
-        report.error(path, "no destination; one of single, multi, upstreamGroup")
+    if action.cluster_header is not None:
+        if problem := checks.header_name(action.cluster_header, pseudo=True):
+            report.error(f"{path}.clusterHeader", problem)
+        return {"cluster_header": action.cluster_header}
+    if action.dynamic_forward_proxy is None:
+        report.error(path, "no destination; one of single, multi, upstreamGroup, clusterHeader")
     return {}
 
 
@@ -110,6 +115,7 @@ def weighted(
         patch = join_patches("on_destination", member.options, scope)
         patch.write(out)
         found.filters.update(patch.filters)
+        found.clusters |= patch.clusters
         clusters.append(out)
     return route.WeightedCluster(clusters=clusters)
 

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from protos import gloo
-from protos.envoy import core, matcher, route
+from protos.envoy import core, route
 from services.gloo import checks
 from services.gloo.plugin import Policy, Reader, Scope
 from services.gloo.translator.destination import Found, translate_action
-from services.gloo.translator.match import DEFAULT, checked_regex, translate_matcher
+from services.gloo.translator.match import DEFAULT, translate_matcher
 from services.gloo.translator.names import FALLBACK_CLUSTER, route_name
 from services.gloo.translator.patches import Joined, join_patches
 from services.gloo.translator.supported import refuse_unread
+from services.gloo.values import rewrite
 from shared.report import Report
 
 MAX_BODY = 4096  # of a direct response, unless the listener's routeOptions say otherwise
@@ -96,31 +97,19 @@ def redirect(
         report.error(f"{at}.portRedirect", problem)
     if action == gloo.RedirectAction(response_code=action.response_code):
         report.error(at, "says nothing of where to, so a request would be sent round in circles")
+    scope = Scope(path=f"{at}.regexRewrite", report=report, policy=policy)
     if action.prefix_rewrite is not None and any(each.regex is not None for each in given.matchers):
         report.warn(f"{at}.prefixRewrite", "replaces the whole path, because the matcher is a regex")
     return route.RedirectAction(
         host_redirect=action.host_redirect,
         path_redirect=action.path_redirect,
         prefix_rewrite=action.prefix_rewrite,
-        regex_rewrite=regex_rewrite(action.regex_rewrite, f"{at}.regexRewrite", policy, report),
+        regex_rewrite=rewrite(action.regex_rewrite, scope) if action.regex_rewrite is not None else None,
         response_code=route.RedirectActionRedirectResponseCode(action.response_code),
         https_redirect=action.https_redirect or None,
         strip_query=action.strip_query,
         port_redirect=action.port_redirect or 0,
     )
-
-
-def regex_rewrite(
-    rewrite: gloo.RegexMatchAndSubstitute | None, path: str, policy: Policy, report: Report
-) -> matcher.RegexMatchAndSubstitute | None:
-    if rewrite is None:
-        return None
-    regex = rewrite.pattern.regex if rewrite.pattern else ""
-    errors = len(report.errors)
-    pattern = checked_regex(regex, policy.regex_max_program_size, f"{path}.pattern.regex", report)
-    if len(report.errors) == errors and (problem := checks.substitution(rewrite.substitution, regex)):
-        report.error(f"{path}.substitution", problem)
-    return matcher.RegexMatchAndSubstitute(pattern=pattern, substitution=rewrite.substitution)
 
 
 def direct_response(

@@ -117,6 +117,7 @@ def translate_virtual_host(
     usable = not report.errors
     domains = valid_domains(host.domains, report)
     found.filters.update(patch.filters)
+    found.clusters |= patch.clusters
     origins = origins_of(host)
     sources = {origin.source for origin in origins} or {owner}
     inherited = looked_at(host.options, gloo.VirtualHostOptions)

@@ -250,7 +250,7 @@ async def test_a_broken_host_keeps_its_last_good_version_and_costs_nobody_else()
     world = World()
     await world.put(PROXY, "gateway-proxy", proxy(host("a", answer("good")), host("b", answer("old"))))
 
-    broken = answer("bad", options={"csrf": {}})
+    broken = answer("bad", options={"waf": {}})
     outcome = await world.put(PROXY, "gateway-proxy", proxy(host("a", broken), host("b", answer("new"))))
 
     assert bodies(outcome.snapshots[ROLE]) == {"gloo-system_a": ["good"], "gloo-system_b": ["new"]}
@@ -263,7 +263,7 @@ async def test_a_new_host_with_a_broken_route_is_served_without_it() -> None:
     world = World()
 
     outcome = await world.put(
-        PROXY, "gateway-proxy", proxy(host("a", answer("bad", options={"csrf": {}}), answer("good")))
+        PROXY, "gateway-proxy", proxy(host("a", answer("bad", options={"waf": {}}), answer("good")))
     )
 
     assert bodies(outcome.snapshots[ROLE]) == {"gloo-system_a": ["good"]}
@@ -357,7 +357,7 @@ async def test_a_host_broken_at_the_start_keeps_what_was_served_before_it() -> N
     (cluster,) = before.pipeline.clusters.clusters.by_name
 
     after = before.restarted()
-    broken = host("a", consul_answer("web", options={"csrf": {}}))
+    broken = host("a", consul_answer("web", options={"waf": {}}))
     outcome = await after.put(PROXY, "gateway-proxy", proxy(broken, host("b", answer("new"))))
 
     assert bodies(outcome.snapshots[ROLE]) == {"gloo-system_a": [cluster], "gloo-system_b": ["new"]}
@@ -372,7 +372,7 @@ async def test_a_host_broken_at_the_start_keeps_what_was_served_before_it() -> N
 
 
 async def test_a_host_that_was_served_in_part_stays_as_it_would_be_without_a_restart() -> None:
-    broken = [answer("bad", options={"csrf": {}}), answer("good")]
+    broken = [answer("bad", options={"waf": {}}), answer("good")]
     before = World()
     await before.put(PROXY, "gateway-proxy", proxy(host("a", *broken)))
 

@@ -37,7 +37,7 @@ ROUTES = [
     {"matchers": [{"prefix": "/direct"}], "directResponseAction": {"status": 202, "body": "direct"}},
     {"matchers": [MATCHED], "directResponseAction": {"status": 203}},
     {"matchers": [{"prefix": "/missing"}], "routeAction": {"single": GONE}},
-    {"matchers": [{"prefix": "/broken"}], "directResponseAction": {"status": 200}, "options": {"csrf": {}}},
+    {"matchers": [{"prefix": "/broken"}], "directResponseAction": {"status": 200}, "options": {"waf": {}}},
     route("/"),
 ]
 

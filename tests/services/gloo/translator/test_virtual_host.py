@@ -61,13 +61,13 @@ def paths(translated: TranslatedHost) -> list[str | None]:
 
 
 def test_a_broken_route_costs_only_itself() -> None:
-    given = host(to("a", "/a"), to("a", "/b", csrf={}), to("a", "/c"))
+    given = host(to("a", "/a"), to("a", "/b", waf={}), to("a", "/c"))
 
     translated = translate(given, World(a=gloo.Upstream()))
 
     assert paths(translated) == ["/a", "/c"]
     assert translated.broken
-    assert errors(translated) == ["virtualHost.routes[1].options.csrf: not supported yet"]
+    assert errors(translated) == ["virtualHost.routes[1].options.waf: enterprise feature, not supported"]
 
 
 def test_a_host_with_broken_options_of_its_own_is_not_served() -> None:
