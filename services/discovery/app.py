@@ -17,13 +17,14 @@ from services.discovery.upstreams.consul import Rules
 from shared.consul.client import Consul
 from shared.consul.config import ConsulConfig
 from shared.consul.datacenters import CatalogOptions
+from shared.consul.holds import Holds
 from shared.consul.members import Members
-from shared.consul.metrics import show_watches
+from shared.consul.metrics import show_holds, show_watches
 from shared.errors import InvalidSettings
 from shared.runtime.identity import member_value
 from shared.runtime.service import Context, run
 from shared.runtime.settings import LiveSettings
-from shared.store.keys import DEFAULT_ROOT
+from shared.store.keys import DEFAULT_ROOT, UPSTREAM, prefix
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,24 @@ async def carry_out(plan: Plan, context: Context) -> None:
     async with Consul(plan.consul) as consul, asyncio.TaskGroup() as tasks:
         inputs, members = Inputs(), replicas(consul, plan.root, member_value(context.admin))
         show_watches(context.metrics, lambda: [*inputs.watches.values(), members.state])
-        upkeep = Upkeep(inputs, consul.kv, plan.root, plan.rules, partial(is_mine, members), context.metrics)
+        upstreams = prefix(plan.root, UPSTREAM)
+        holds = Holds(
+            consul,
+            plan.root,
+            "discovery",
+            members.name,
+            changed=lambda: inputs.take_lost(holds.held[upstreams].names if upstreams in holds.held else ()),
+        )
+        show_holds(context.metrics, context.admin, holds)
+        upkeep = Upkeep(
+            inputs,
+            consul.kv,
+            plan.root,
+            plan.rules,
+            partial(is_mine, members),
+            context.metrics,
+            holds=holds,
+        )
 
         def ready(ok: bool, why: str) -> None:
             joined = has_joined(members)
@@ -122,9 +140,10 @@ async def carry_out(plan: Plan, context: Context) -> None:
         tasks.create_task(_follow_members(members, inputs), name="shares")
         tasks.create_task(inputs.follow_catalog(consul, plan.catalog), name="catalog")
         tasks.create_task(
-            inputs.follow_upstreams(consul, plan.root, plan.rules.namespace), name="stored upstreams"
+            inputs.follow_upstreams(consul, plan.root, plan.rules.namespace, holds), name="stored upstreams"
         )
         tasks.create_task(upkeep.run(ready), name="upkeep")
+        tasks.create_task(holds.run(), name="holds")
 
 
 async def _follow_members(members: Members, inputs: Inputs) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 from shared.consul.blocking import WatchOptions, WatchState, watch_query
 from shared.consul.catalog import SERVICES, services_of
 from shared.consul.client import Consul
 from shared.consul.datacenters import CatalogOptions, follow_datacenters
+from shared.consul.polling import Holding
 from shared.ref import Ref
 from shared.store.keys import UPSTREAM
 from shared.store.objects import Stored
@@ -30,7 +31,11 @@ class Inputs:
         self.awaited: dict[Ref, float] = {}
         """What is being written, and is not tried again before the store shows it or that time has come."""
         self.troubled_at = float("-inf")
-        """When a datacenter's catalog was last read anew after it could not be read, or had lost its past."""
+        """When a datacenter's catalog was last read anew after it could not be read."""
+        self.lost_past_at = float("-inf")
+        """When a datacenter's catalog was last seen to have lost its past."""
+        self.lost: Set[Ref] = frozenset()
+        """Those of ``stored`` that Consul has lost."""
         self.watches: dict[str, WatchState] = {}
         self._followed: list[str] = []
 
@@ -54,29 +59,39 @@ class Inputs:
                 self._followed.append(datacenter)
             state = self.watches[datacenter] = WatchState(f"{SERVICES} {datacenter}")
             watch = WatchOptions(consistency=options.consistency)
-            trouble = 0
+            errors, resets = 0, 0
             async for _, body in watch_query(
                 consul, SERVICES, [("dc", datacenter)], options=watch, state=state
             ):
-                again = state.errors + state.resets > trouble
-                trouble = state.errors + state.resets
-                self.take_services(datacenter, services_of(body), again=again)
+                again, reset = state.errors > errors, state.resets > resets
+                errors, resets = state.errors, state.resets
+                self.take_services(datacenter, services_of(body), again=again, reset=reset)
 
         await follow_datacenters(consul, options.datacenters, follow, self.forget)
 
-    async def follow_upstreams(self, consul: Consul, root: str, namespace: str) -> None:
+    async def follow_upstreams(self, consul: Consul, root: str, namespace: str, holds: Holding) -> None:
         """One long poll for the Upstreams of *namespace*, for ever."""
         state = self.watches["upstreams"] = WatchState("upstreams")
-        async for change in watch_objects(consul.kv, root, UPSTREAM, namespaces=(namespace,), state=state):
+        options = WatchOptions(holds=holds)
+        async for change in watch_objects(
+            consul.kv, root, UPSTREAM, namespaces=(namespace,), options=options, state=state
+        ):
             self.take_upstreams(change)
 
     def take_services(
-        self, datacenter: str, services: Mapping[str, Sequence[str]], *, again: bool = False
+        self,
+        datacenter: str,
+        services: Mapping[str, Sequence[str]],
+        *,
+        again: bool = False,
+        reset: bool = False,
     ) -> None:
         if datacenter not in self._followed:
             self._followed.append(datacenter)
         if again and datacenter in self.catalog:
             self.troubled_at = time.monotonic()
+        if reset and datacenter in self.catalog:
+            self.lost_past_at = time.monotonic()
         if self.catalog.get(datacenter) != services:
             self.catalog[datacenter] = services
             self.changed.set()
@@ -93,6 +108,13 @@ class Inputs:
         for ref in change.gone:
             self.stored.pop(ref, None)
             self.awaited.pop(ref, None)
+            self.changed.set()
+
+    def take_lost(self, names: Iterable[str]) -> None:
+        """All that Consul has lost of the stored Upstreams, by namespace and name."""
+        lost = frozenset(Ref(*name.split("/", 1)) for name in names if "/" in name)
+        if lost != self.lost:
+            self.lost = lost
             self.changed.set()
 
     def stop_awaiting(self, now: float) -> None:

@@ -13,6 +13,7 @@ from services.discovery.inputs import Inputs
 from services.discovery.sink import Outcome, write_upstreams
 from services.discovery.upstreams.consul import Rules, Wanted, wanted_upstreams
 from services.discovery.upstreams.reconcile import Create, Delete, Reconciled, Update, Write, owned, reconcile
+from shared.consul.polling import Holding
 from shared.errors import ConsulError
 from shared.ref import Ref
 from shared.runtime.backoff import Backoff
@@ -27,6 +28,8 @@ UNTIL_SEEN = 5.0
 """So long after a write the store may take to show it before it is looked at as if it had not been."""
 UNTIL_RETRIED = 1.0
 UNTIL_FAILED_AGAIN = 30.0
+ACCIDENT_SECONDS = 30.0
+"""How long after Consul lost its history what vanishes may be a part of that."""
 MOST_NAMED = 20
 
 VERBS: dict[type[Write], str] = {Create: "create", Update: "update", Delete: "delete"}
@@ -35,7 +38,8 @@ VERBS: dict[type[Write], str] = {Create: "create", Update: "update", Delete: "de
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldOptions:
     """How long an Upstream outlives its service, in seconds: *linger* always, *seconds* when more services
-    than *share* and *least* vanish at once, which is hard to believe.
+    than *share* and *least* vanish at once, which is hard to believe. What vanishes with Consul's history is
+    held longer.
 
     Within *linger* gloo hears of the last instance that went, so that no Envoy keeps sending to its address
     while the cluster is being taken away; and a service that is only registered anew keeps its Upstream, with
@@ -60,6 +64,7 @@ class Upkeep:
         owns: Callable[[Ref], bool],
         metrics: Metrics,
         hold: HoldOptions | None = None,
+        holds: Holding | None = None,
     ) -> None:
         self.rounds = 0
         self._inputs = inputs
@@ -67,8 +72,12 @@ class Upkeep:
         self._root = root
         self._rules = rules
         self._owns = owns
-        self._hold_seconds = (hold := hold or HoldOptions()).seconds
-        self._hold = Hold[Ref](share=hold.share, least=hold.least, seconds=hold.seconds)
+        hold = hold or HoldOptions()
+        self._holds = holds
+        self._history = holds.history if holds is not None else 0
+        self._limit = holds.limit if holds is not None else hold.seconds
+        self._hold_seconds = min(hold.seconds, self._limit)
+        self._hold = Hold[Ref](share=hold.share, least=hold.least, seconds=self._hold_seconds)
         self._linger = hold.linger
         self._lingering: dict[Ref, float] = {}
         self._looked_at = float("-inf")
@@ -113,8 +122,10 @@ class Upkeep:
         self._looked_at = now = time.monotonic()
         ours = owned(inputs.stored.values())
         wanted = self._wanted = wanted_upstreams(inputs.catalog, self._rules, ours)
-        result = reconcile(wanted, inputs.stored, unheard=inputs.unheard)
+        result = reconcile(wanted, inputs.stored, unheard=inputs.unheard, lost=inputs.lost)
         gone = {ref for ref, write in result.writes.items() if isinstance(write, Delete)}
+        if gone - self._kept:
+            await self._look_at_history()
         self._keep_implausible_losses(gone, len(ours), now)
         self._lingering = {ref: self._lingering.get(ref, now + self._linger) for ref in gone}
         inputs.stop_awaiting(now)
@@ -164,15 +175,25 @@ class Upkeep:
         except TimeoutError:
             pass
 
+    async def _look_at_history(self) -> None:
+        if self._holds is not None and (history := await self._holds.look()) != self._history:
+            self._history, self._inputs.lost_past_at = history, time.monotonic()
+
     def _keep_implausible_losses(self, gone: Set[Ref], ours: int, now: float) -> None:
-        suspect = now - self._inputs.troubled_at < self._hold_seconds
+        """Keep what vanished just after Consul lost its past; what is merely doubtful for a while."""
+        suspect = 0.0
+        if now - self._inputs.lost_past_at < ACCIDENT_SECONDS:
+            suspect = self._limit
+        elif now - self._inputs.troubled_at < self._hold_seconds:
+            suspect = self._hold_seconds
         fresh = gone - self._inputs.awaited.keys()
         before, self._kept = self._kept, self._hold.keep(fresh, ours, now, suspect=suspect)
-        if self._kept and not before:
-            log.warning(
-                "services vanished from Consul in a way that is hard to believe: keeping their Upstreams",
-                extra={"upstreams": len(self._kept), "hold": self._hold_seconds},
-            )
+        if self._holds is not None and self._kept != before:
+            self._holds.tell("services of Upstreams", [str(ref) for ref in self._kept], self._release)
+
+    def _release(self) -> None:
+        self._hold.release()
+        self._inputs.changed.set()
 
     def _note(self, result: Reconciled, outcome: Outcome, writes: Mapping[Ref, Write]) -> None:
         inputs, now = self._inputs, time.monotonic()

@@ -18,14 +18,15 @@ from services.gateway.translator.model import Rules
 from shared.consul.client import Consul
 from shared.consul.config import ConsulConfig
 from shared.consul.election import Election
+from shared.consul.holds import Holds
 from shared.consul.members import Members
-from shared.consul.metrics import show_watches
+from shared.consul.metrics import show_holds, show_watches
 from shared.consul.operations import CheckSession
 from shared.errors import InvalidSettings
 from shared.runtime.identity import member_value
 from shared.runtime.service import Context, run
 from shared.runtime.settings import LiveSettings
-from shared.store.keys import DEFAULT_ROOT, GATEWAY
+from shared.store.keys import DEFAULT_ROOT, GATEWAY, PROXY, prefix
 from shared.store.status import StatusWriter
 from shared.store.store import Store
 
@@ -35,6 +36,9 @@ PART = "gateway"
 DEFAULT_NAMESPACE = "gloo-system"
 MEMBER_TTL = 15.0
 """Seconds; membership here only tells people who is running."""
+LOOK_AGAIN = 5.0
+ALL_MISSED = 15.0
+"""Seconds after which every watch has looked at a Consul that came back: none waits longer between tries."""
 STATUS_LINGER = 0.05
 """Seconds a status waits: gloo mostly has its say within them, and one write does for both."""
 
@@ -126,13 +130,22 @@ async def carry_out(plan: Plan, consul: Consul, context: Context) -> Plan | None
         consul, f"{plan.root}/_members/gateway/", name, value=member_value(admin), ttl=MEMBER_TTL
     )
     inputs = Inputs(plan.root, plan.namespace)
+    holds = Holds(consul, plan.root, "gateway", name, changed=lambda: write_again_later(holds, plan))
+    show_holds(metrics, admin, holds)
     show_watches(metrics, lambda: [*inputs.watches.values(), election.state, members.state])
     writes = metrics.counter("gateway_proxy_writes", "Writes of Proxies, by result", ["result"])
     told = metrics.counter("gateway_status_writes", "Writes of statuses, by result", ["result"])
     pipeline = Pipeline(
         inputs=inputs,
         election=election,
-        sink=Sink(consul.kv, plan.root, plan.namespace, fence=fence, writes=writes),
+        sink=Sink(
+            consul.kv,
+            plan.root,
+            plan.namespace,
+            fence=fence,
+            writes=writes,
+            awaited=partial(held_by_others, holds, plan, inputs.work),
+        ),
         statuses=(
             statuses := StatusWriter(
                 consul.kv,
@@ -149,15 +162,16 @@ async def carry_out(plan: Plan, consul: Consul, context: Context) -> Plan | None
         make_defaults=plan.make_defaults,
         metrics=metrics,
         ready=partial(admin.ready, PART),
+        holds=holds,
     )
     admin.debug(PART, pipeline.state)
     start = context.tasks.start
     tasks = [
         start("election", election.run),
         start("membership", members.run),
-        start("proxies", partial(inputs.follow_proxies, consul)),
+        start("proxies", partial(inputs.follow_proxies, consul, holds)),
         *(
-            start(kind.plural, partial(inputs.follow_objects, consul, kind, namespaces))
+            start(kind.plural, partial(inputs.follow_objects, consul, kind, namespaces, holds))
             for kind in KINDS
             for namespaces in (plan.gateway_namespaces if kind is GATEWAY else plan.namespaces,)
         ),
@@ -166,6 +180,7 @@ async def carry_out(plan: Plan, consul: Consul, context: Context) -> Plan | None
         start("report", pipeline.report),
         start("statuses", statuses.run),
         start("chunks", pipeline.collect),
+        start("holds", holds.run),
     ]
     following = await _next_plan(context, plan, pipeline)
     if following is None:
@@ -176,6 +191,36 @@ async def carry_out(plan: Plan, consul: Consul, context: Context) -> Plan | None
         task.cancel()
     await asyncio.wait(tasks)
     return following
+
+
+def write_again_later(holds: Holds, plan: Plan) -> None:
+    """Have lost Proxies written again, once all they are made of is there, and not just not missed yet.
+
+    Not before: a gloo that starts meanwhile would take a Proxy, and miss the Upstreams that it routes to.
+    """
+    proxies = prefix(plan.root, PROXY, plan.namespace)
+
+    def look() -> None:
+        if holds.held.keys() == {proxies}:
+            holds.held[proxies].release()
+
+    asyncio.get_running_loop().call_later(ALL_MISSED, look)
+
+
+async def held_by_others(holds: Holds, plan: Plan, work: asyncio.Event, name: str) -> bool:
+    """Whether a gloo goes on with a Proxy that Consul has lost; if so *work* is set, to ask again.
+
+    When a gateway before us has noted what it is made of, and all of that is back, there is nothing to wait for.
+    """
+    inputs = [prefix(plan.root, kind) for kind in KINDS]
+    if any([await holds.owed(each) for each in inputs]) and not holds.held.keys() & set(inputs):
+        return False
+    proxies = prefix(plan.root, PROXY)
+    held = [note["held"].get(proxies, {}).get("names", ()) for note in await holds.notes()]
+    if not any(f"{plan.namespace}/{name}" in names for names in held):
+        return False
+    asyncio.get_running_loop().call_later(LOOK_AGAIN, work.set)
+    return True
 
 
 async def _next_plan(context: Context, plan: Plan, pipeline: Pipeline) -> Plan | None:

@@ -12,9 +12,10 @@ from services.gateway.composition import CREATED_BY
 from services.gateway.translation import Changes
 from services.gateway.translator.model import GW
 from shared.codec.text import parse
-from shared.consul.blocking import PrefixChange, WatchState, watch_prefix
+from shared.consul.blocking import PrefixChange, WatchOptions, WatchState, watch_prefix
 from shared.consul.client import Consul
 from shared.consul.operations import Row
+from shared.consul.polling import Holding
 from shared.errors import InvalidDocument
 from shared.ref import Source
 from shared.store.keys import GATEWAY, PROXY, ROUTE_TABLE, VIRTUAL_SERVICE, Kind, parse_key, prefix
@@ -70,18 +71,22 @@ class Inputs:
         """What has not been listed yet; empty when all has."""
         return f"waiting for Consul's listing of {', '.join(sorted(self._unheard))}" if self._unheard else ""
 
-    async def follow_objects(self, consul: Consul, kind: Kind, namespaces: Iterable[str]) -> None:
+    async def follow_objects(
+        self, consul: Consul, kind: Kind, namespaces: Iterable[str], holds: Holding
+    ) -> None:
         """One long poll for a kind, for ever."""
         state = self.watches.setdefault(kind.name, WatchState(kind.name))
+        options = WatchOptions(holds=holds)
         async for change in watch_objects(
-            consul.kv, self._root, kind, namespaces=tuple(namespaces), state=state
+            consul.kv, self._root, kind, namespaces=tuple(namespaces), options=options, state=state
         ):
             self.take_objects(change)
 
-    async def follow_proxies(self, consul: Consul) -> None:
+    async def follow_proxies(self, consul: Consul, holds: Holding) -> None:
         """One long poll for the Proxies of our namespace, for ever."""
         state = self.watches.setdefault(PROXY.name, WatchState(PROXY.name))
-        async for change in watch_prefix(consul.kv, prefix(self._root, PROXY, self._namespace), state=state):
+        proxies, options = prefix(self._root, PROXY, self._namespace), WatchOptions(holds=holds)
+        async for change in watch_prefix(consul.kv, proxies, options=options, state=state):
             await self.take_proxies(change)
 
     def take_objects(self, change: ObjectsChange) -> None:

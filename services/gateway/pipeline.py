@@ -22,6 +22,7 @@ from services.gateway.translation import Changes, Translation, Unit
 from services.gateway.translator.model import Rules
 from services.gateway.translator.restore import restore
 from shared.consul.election import Election
+from shared.consul.holds import Holds
 from shared.ref import Source
 from shared.runtime.breath import Breath
 from shared.runtime.settle import Settle
@@ -52,6 +53,7 @@ class Pipeline:
         make_defaults: bool,
         metrics: Metrics,
         ready: Ready,
+        holds: Holds | None = None,
     ) -> None:
         self._rules = rules
         self.translation = Translation(namespace, rules)
@@ -63,6 +65,7 @@ class Pipeline:
         self._store = store
         self._namespace = namespace
         self._make_defaults = make_defaults
+        self._holds = holds
         self._ready = ready
         self._kinds = {kind.name: kind for kind in KINDS}
         self._started = self._leads = False
@@ -156,6 +159,8 @@ class Pipeline:
 
     async def _make_default_gateways(self) -> None:
         if self._make_defaults and not self._inputs.gateway_seen:
+            if self._holds is not None and await self._holds.notes():
+                return  # Consul has lost what others go on with; it is no new one
             await create_default_gateways(self._store, self._namespace)
         self._make_defaults = False
 

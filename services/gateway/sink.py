@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import orjson
@@ -27,6 +27,15 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 5
 
 
+Awaited = Callable[[str], Awaitable[bool]]
+"""Whether others go on with a Proxy that Consul has lost: to write it anew without having seen it would take
+away what they serve."""
+
+
+async def not_awaited(name: str) -> bool:
+    return False
+
+
 class Sink:
     """Brings the stored Proxies to what they should be.
 
@@ -35,7 +44,14 @@ class Sink:
     """
 
     def __init__(
-        self, kv: KeyValues, root: str, namespace: str, *, fence: Fence, writes: Counter | None = None
+        self,
+        kv: KeyValues,
+        root: str,
+        namespace: str,
+        *,
+        fence: Fence,
+        writes: Counter | None = None,
+        awaited: Awaited = not_awaited,
     ) -> None:
         self.foreign: set[str] = set()
         self._kv = kv
@@ -47,6 +63,9 @@ class Sink:
         self._chunks = ChunkReader(kv, root)
         self._stored: dict[str, StoredProxy] = {}
         self._written: dict[str, Rendered] = {}
+        self._awaited = awaited
+        self._seen: set[str] = set()
+        self._withheld: set[str] = set()
         self._indexes: dict[str, int] = {}
 
     def forget(self) -> None:
@@ -63,6 +82,8 @@ class Sink:
             self._indexes.pop(name, None)
             self.foreign.discard(name)
             return self._written.pop(name, None) is not None
+        if proxy.document:
+            self._seen.add(name)
         self._stored[name] = proxy
         if proxy.index <= index or name not in self._written:
             return False
@@ -112,6 +133,8 @@ class Sink:
                 self._written[name], self._indexes[name] = rendered, proxy.index
                 return False
             index = max(self._indexes.get(name, 0), proxy.index if proxy else 0)
+            if not index and await self._is_awaited(name):
+                return False
             found = await self._writer.write(ref, rendered.skeleton, rendered.parts, index)
             if found is not None:
                 self._written[name], self._indexes[name] = rendered, found
@@ -123,6 +146,21 @@ class Sink:
             await self._read_again(name)
         log.warning("a Proxy is written by others all the time", extra={"proxy": name})
         return False
+
+    async def _is_awaited(self, name: str) -> bool:
+        """Whether others go on with what Consul has lost, and we cannot know what that was."""
+        if name in self._seen or not await self._awaited(name):
+            self._seen.add(name)
+            self._withheld.discard(name)
+            return False
+        if name not in self._withheld:
+            log.warning(
+                "Consul has lost this Proxy and a gloo goes on with it: it is not written anew before it was"
+                " given up, by `glooctl release`",
+                extra={"proxy": name},
+            )
+        self._withheld.add(name)
+        return True
 
     async def _matches(self, proxy: StoredProxy, rendered: Rendered) -> bool:
         """Whether what is stored is what we would write."""
@@ -140,7 +178,9 @@ class Sink:
             self._written.pop(name, None)
             self._indexes.pop(name, None)
             self._stored.pop(name, None)
-        if row is not None:
+        if row is None:
+            self._writer.forget()  # who deleted or lost it may have done so to its chunks
+        else:
             try:
                 document = parse(row.value)
             except InvalidDocument:

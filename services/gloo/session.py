@@ -17,15 +17,16 @@ from services.gloo.pages import progress_page
 from services.gloo.pipeline import Changes, Outcome, Pipeline, proxy_of
 from services.gloo.plugin import Policy
 from services.gloo.speaker import Speaker
-from shared.consul.blocking import WatchState
+from shared.consul.blocking import WatchOptions, WatchState
 from shared.consul.client import Consul
+from shared.consul.holds import Holds
 from shared.consul.members import Members
-from shared.consul.metrics import show_watches
+from shared.consul.metrics import show_holds, show_watches
 from shared.ref import Source
 from shared.runtime.identity import member_value
 from shared.runtime.service import Context
 from shared.runtime.settle import Settle
-from shared.store.keys import DEFAULT_ROOT, PROXY, UPSTREAM, UPSTREAM_GROUP, Kind
+from shared.store.keys import DEFAULT_ROOT, PROXY, UPSTREAM, UPSTREAM_GROUP, Kind, prefix
 from shared.store.watch import watch_objects
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,9 @@ class Session:
         watched = set(settings.watch_namespaces)
         everywhere = not watched or bool(watched & {"", "*"})
         self._namespaces = set() if everywhere else watched | {namespace}
-        self._endpoints = ConsulEndpoints(consul, EndpointOptions.of(settings))
+        name = f"{socket.gethostname()}-{os.getpid()}"
+        self._holds = Holds(consul, self._root, "gloo", name)
+        self._endpoints = ConsulEndpoints(consul, EndpointOptions.of(settings), self._holds)
         self._pipeline = Pipeline(
             self._endpoints.table,
             Policy.of(settings),
@@ -59,7 +62,6 @@ class Session:
         self._watches = {kind.name: WatchState(kind.name) for kind in KINDS}
         self._waiting: set[str] = {kind.name for kind in KINDS} | {"endpoints", "refusals"}
         self._blamed: Set[Source] = frozenset()
-        name = f"{socket.gethostname()}-{os.getpid()}"
         self._speaker = Speaker(
             consul,
             self._root,
@@ -88,10 +90,13 @@ class Session:
 
     async def run(self) -> None:
         """Follow everything until cancelled."""
+        proxies = prefix(self._root, PROXY)
+        self._holds.owe(proxies, (str(proxy_of(role)) for role in self._lasting.stale.written))
         self._endpoints.subscribe(self._endpoints_changed)
         self._context.admin.debug("gloo", self.state)
         self._context.admin.debug_below("roles", self.progress)
         show_watches(self._context.metrics, self.watches)
+        show_holds(self._context.metrics, self._context.admin, self._holds)
         self._tell_readiness()
         async with asyncio.TaskGroup() as tasks:
             for kind in KINDS:
@@ -103,6 +108,7 @@ class Session:
             tasks.create_task(self._speaker.election.run(), name="election")
             tasks.create_task(self._speaker.follow_leadership(), name="leadership")
             tasks.create_task(self._members.run(), name="membership")
+            tasks.create_task(self._holds.run(), name="holds")
             tasks.create_task(self._hearsay.run(), name="refusals")
 
     def state(self) -> dict[str, Any]:
@@ -140,7 +146,12 @@ class Session:
 
     async def _watch(self, kind: Kind) -> None:
         watching = watch_objects(
-            self._consul.kv, self._root, kind, namespaces=self._namespaces, state=self._watches[kind.name]
+            self._consul.kv,
+            self._root,
+            kind,
+            namespaces=self._namespaces,
+            options=WatchOptions(holds=self._holds),
+            state=self._watches[kind.name],
         )
         async for change in watching:
             self._speaker.withdraw(kind, change.gone)

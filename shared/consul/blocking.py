@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -76,13 +77,19 @@ class _PrefixWatch:
     """A watch of one prefix, as a whole or in parts; ``ledgers`` holds what it has told, part by part."""
 
     def __init__(self, kv: KV, prefix: str, options: WatchOptions, state: WatchState) -> None:
-        self.ledgers: dict[Part, Ledger] = {Part(prefix): Ledger(hold=options.hold, name=prefix)}
+        holds = options.holds
+        limit = holds.limit if holds is not None else options.hold
+        whole = Ledger(hold=min(options.hold, limit), limit=limit, name=prefix)
+        self.ledgers: dict[Part, Ledger] = {Part(prefix): whole}
         self._kv = kv
         self._prefix = prefix
         self._options = options
         self._state = state
         self._wait = options.wait or kv.consul.configuration.wait
         self._cut_from = 0.0
+        self._holds = holds if whole.hold > 0 else None
+        self._owed: Collection[str] = ()
+        self._parked: set[asyncio.Timeout] = set()
 
     async def whole(self) -> AsyncGenerator[PrefixChange, None]:
         """The changes, until the prefix has grown so large that ``ledgers`` are cut into parts."""
@@ -145,8 +152,8 @@ class _PrefixWatch:
     ) -> AsyncGenerator[_PartRead, None]:
         """Each reading of one part."""
 
-        async def read(index: int, consistency: Consistency) -> Listing:
-            listing = await self._kv.read(
+        async def list_part(index: int, consistency: Consistency) -> Listing:
+            return await self._kv.read(
                 part.text,
                 index=index,
                 wait=options.wait,
@@ -154,9 +161,21 @@ class _PrefixWatch:
                 exact=part.exact,
                 watching=True,
             )
+
+        async def read(index: int, consistency: Consistency) -> Listing:
+            try:
+                async with self._as_long_as_held(ledger if index else None):
+                    listing = await list_part(index, consistency)
+            except TimeoutError:
+                listing = await list_part(0, "consistent")
             if not index and not listing.rows:
                 # ACLs do not refuse a listing, they empty it; a key tells "denied" from "nothing there".
                 await self._kv.get(self._prefix)
+            if self._holds is not None:
+                if not ledger.synced:
+                    self._owed = [self._prefix + name for name in await self._holds.owed(self._prefix)]
+                elif ledger.loses(listing.rows):
+                    await self._holds.look()
             return listing
 
         pace = Pace()
@@ -165,13 +184,39 @@ class _PrefixWatch:
         ) as listings:
             async for listing in listings:
                 began = time.monotonic()
-                change = ledger.take(listing.index, listing.rows, began)
-                pace.held, pace.fruitless = ledger.held, change is None
-                self._state.held = any(each.held for each in self.ledgers.values())
-                self._state.held_reads += ledger.held
+                history = self._holds.history if self._holds is not None else 0
+                change = ledger.take(listing.index, listing.rows, began, history=history, owed=self._owed)
+                pace.doubtful, pace.fruitless = ledger.doubts(began), change is None
+                self._tell_held()
+                self._state.held_reads += bool(ledger.held)
                 self._state.objects = sum(len(each.known) for each in self.ledgers.values())
                 pace.worked = time.monotonic() - began
                 yield _PartRead(part, listing, change)
+
+    @asynccontextmanager
+    async def _as_long_as_held(self, ledger: Ledger | None) -> AsyncIterator[None]:
+        """Raise ``TimeoutError`` when what *ledger* holds is released, or some of it was held long enough."""
+        left = ledger.until - time.monotonic() if ledger is not None else math.inf
+        async with asyncio.timeout(None if left == math.inf else max(0.0, left)) as timeout:
+            self._parked.add(timeout)
+            try:
+                yield
+            finally:
+                self._parked.discard(timeout)
+
+    def _release(self) -> None:
+        for ledger in self.ledgers.values():
+            ledger.release()
+        for timeout in self._parked:
+            timeout.reschedule(asyncio.get_running_loop().time())
+
+    def _tell_held(self) -> None:
+        held = [key for ledger in self.ledgers.values() for key in ledger.held]
+        if held or self._state.held:
+            self._state.held = len(held)
+            if self._holds is not None:
+                names = [key.removeprefix(self._prefix) for key in held]
+                self._holds.tell(self._prefix, names, self._release)
 
     async def _keys(self) -> AsyncGenerator[_Keys, None]:
         """The keys under the whole prefix, whenever they change: some may lie outside the parts."""
@@ -185,10 +230,12 @@ class _PrefixWatch:
     def _cut(self, listing: Listing, ledger: Ledger) -> bool:
         """Cut into parts; False when that cannot be done, or not yet."""
         # The polls of parts given up hold their connections until they run out: do not add more too soon.
-        if ledger.held or time.monotonic() < self._cut_from:
+        now = time.monotonic()
+        if ledger.doubts(now) or now < self._cut_from:
             return False
-        self._cut_from = time.monotonic() + self._wait
+        self._cut_from = now + self._wait
         sizes = {row["Key"]: len(row["Value"] or "") + ROW_OVERHEAD for row in listing.rows}
+        sizes |= dict.fromkeys(ledger.held, ROW_OVERHEAD)
         plan = partition(
             self._prefix, sizes, target=self._options.split_above // 2, most=self._options.most_parts
         )
@@ -199,9 +246,7 @@ class _PrefixWatch:
 
     def _join(self) -> None:
         ledgers = self.ledgers.values()
-        self.ledgers = {
-            Part(self._prefix): Ledger.joined(ledgers, hold=self._options.hold, name=self._prefix)
-        }
+        self.ledgers = {Part(self._prefix): Ledger.joined(ledgers, name=self._prefix)}
         self._cut_from = time.monotonic() + self._wait
 
     def _parts_beside(self, keys: _Keys) -> Collection[Part]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ class ConsulConfig:
     server_name: str = ""
     verify: bool = True
     wait: float = DEFAULT_WAIT
+    hold_lost: float = math.inf
+    """How long what Consul has lost is gone on with, in seconds."""
 
     @property
     def address(self) -> str:
@@ -62,6 +65,7 @@ class ConsulConfig:
         if insecure is None:
             insecure = not _flag(environ, "CONSUL_HTTP_SSL_VERIFY", default=True)
         wait = given.wait_time.total_seconds() if given is not None and given.wait_time else DEFAULT_WAIT
+        hold = given.hold_lost if given is not None else None
         scheme, host, port, socket = _parse_address(
             address, source, tls=_flag(environ, "CONSUL_HTTP_SSL", default=False)
         )
@@ -82,6 +86,7 @@ class ConsulConfig:
             server_name=environ.get("CONSUL_TLS_SERVER_NAME", ""),
             verify=not insecure,
             wait=min(max(wait, 1.0), LONGEST_WAIT),
+            hold_lost=max(0.0, hold.total_seconds()) if hold is not None else math.inf,
         )
 
     def ssl_context(self) -> ssl.SSLContext | None:

@@ -1,20 +1,22 @@
 """What a watch of a prefix has told, and what an answer adds to it.
 
-Keys that vanish while the index went back (a wiped or restored store), or by the dozen while it stood still,
-are held for a while before that is believed.
+A loss is a deletion, unless something else explains it better. When Consul has lost its history (it was
+wiped, or restored from an older snapshot) what vanished is held until it is back or somebody releases it;
+when a good part of everything vanishes though the index stands still, it is held for a short while. What
+comes back or is written anew is told at once, and what has come back can be deleted like anything else.
 """
 
 from __future__ import annotations
 
-import logging
+import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from shared.consul.operations import RawRow, Row
 
-log = logging.getLogger(__name__)
-
 MANY = 10  # vanished objects, from which on an unmoved index is doubted
+LOST = b"lost from Consul, which forgot it while we were away"
+"""Stands for a value that nobody remembers; no object, so that whoever has a last good version keeps it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,79 +31,113 @@ class PrefixChange:
 
 @dataclass(slots=True)
 class Ledger:
-    """What a watch of a prefix knows: the version of every key, and whether a loss is to be believed yet."""
+    """What a watch of a prefix knows: the version of every key, and which of them Consul does not show.
+
+    *hold* is how long an implausible loss is doubted, in seconds; *limit* how long what a lost history took
+    is held at most, by default for ever.
+    """
 
     hold: float
+    limit: float = math.inf
     name: str = ""
     known: dict[str, int] = field(default_factory=dict)
+    held: dict[str, float] = field(default_factory=dict)
+    """Until when what Consul does not show any more is held, by key."""
     synced: bool = False
     max_index: int = 0
-    doubtful_since: float | None = None
+    history: int = 0
+    doubtful_until: float = -math.inf
 
     @classmethod
-    def joined(cls, parts: Collection[Ledger], *, hold: float, name: str) -> Ledger:
+    def joined(cls, parts: Collection[Ledger], *, name: str) -> Ledger:
         """What the ledgers of a prefix's parts know together."""
-        doubts = [part.doubtful_since for part in parts if part.doubtful_since is not None]
+        one = next(iter(parts))
         return cls(
-            hold=hold,
+            hold=one.hold,
+            limit=one.limit,
             name=name,
             known={key: stamp for part in parts for key, stamp in part.known.items()},
+            held={key: until for part in parts for key, until in part.held.items()},
             synced=True,
             max_index=max(part.max_index for part in parts),
-            doubtful_since=min(doubts, default=None),
+            history=min(part.history for part in parts),
+            doubtful_until=max(part.doubtful_until for part in parts),
         )
 
     def part(self, name: str, keys: Iterable[str] = ()) -> Ledger:
         """What we know of *keys* alone."""
-        return replace(self, name=name, known={key: self.known[key] for key in keys}, synced=True)
+        keys = list(keys)
+        return replace(
+            self,
+            name=name,
+            known={key: self.known[key] for key in keys},
+            held={key: self.held[key] for key in keys if key in self.held},
+            synced=True,
+        )
+
+    def doubts(self, now: float) -> bool:
+        """Whether something is held that may come back without the index moving: look again soon."""
+        return bool(self.held) and now < self.doubtful_until
 
     @property
-    def held(self) -> bool:
-        return self.doubtful_since is not None
+    def until(self) -> float:
+        """When the first of what is held has been held long enough."""
+        return min(self.held.values(), default=math.inf)
 
-    def take(self, index: int, rows: Sequence[RawRow], now: float) -> PrefixChange | None:
-        """The change an answer brings; None when it brings none. A loss that is held is no part of it."""
-        known = self.known
-        fresh = {row["Key"]: _stamp(row) for row in rows}
-        gone = known.keys() - fresh.keys()
-        if gone and self._holds(index, len(gone), now):
-            fresh |= {key: known[key] for key in gone}
-            gone = set()
-        else:
-            # A doubt that is over, either way, means that the new history is the true one.
-            self.max_index = index if self.held else max(self.max_index, index)
-            self.doubtful_since = None
-        initial, self.synced = not self.synced, True
-        changed = tuple(Row.of(row) for row in rows if known.get(row["Key"]) != fresh[row["Key"]])
-        if not changed and not gone and not initial:
-            return None
-        self.known = fresh
-        return PrefixChange(changed=changed, gone=frozenset(gone), index=index, initial=initial)
+    def loses(self, rows: Sequence[RawRow]) -> bool:
+        """Whether *rows* lack something that is not held yet."""
+        return not self.known.keys() <= {row["Key"] for row in rows} | self.held.keys()
 
-    def _holds(self, index: int, vanished: int, now: float) -> bool:
-        """Whether the loss is kept from everybody, for now."""
-        if not self._doubts(index, vanished):
-            return False
-        if self.doubtful_since is None:
-            self.doubtful_since = now
-            log.warning(
-                "objects vanished although the index did not advance: holding them",
-                extra={"prefix": self.name, "vanished": vanished, "index": index, "hold": self.hold},
-            )
-        if now - self.doubtful_since < self.hold:
-            return True
-        log.error("the objects stay away: dropping them", extra={"prefix": self.name, "vanished": vanished})
-        return False
+    def release(self) -> None:
+        """Believe that what is held is gone; the next ``take`` tells it."""
+        self.held = dict.fromkeys(self.held, -math.inf)
 
-    def _doubts(self, index: int, vanished: int) -> bool:
-        """Whether a lost history explains the loss better than a deletion does.
+    def take(
+        self,
+        index: int,
+        rows: Sequence[RawRow],
+        now: float,
+        *,
+        history: int = 0,
+        owed: Collection[str] = (),
+    ) -> PrefixChange | None:
+        """The change an answer brings; None when it brings none. What is held is no part of it.
 
-        Once doubted, an index that climbs again proves nothing: a wiped store is being written anew.
+        *history* tells one past of Consul from another. *owed* are keys that were lost before the first
+        answer: those it lacks are held, with a value that is none.
         """
-        if self.hold <= 0:
-            return False
-        implausible = vanished > MANY and vanished * 2 > len(self.known)
-        return self.held or index < self.max_index or (index == self.max_index and implausible)
+        known, initial = self.known, not self.synced
+        fresh = {row["Key"]: _stamp(row) for row in rows}
+        for key in self.held.keys() & fresh.keys():
+            del self.held[key]
+        changed = [Row.of(row) for row in rows if known.get(row["Key"]) != fresh[row["Key"]]]
+        if initial and self.hold > 0:
+            missing = sorted(set(owed) - fresh.keys())
+            changed += [Row(key=key, value=LOST, index=1) for key in missing]
+            known = known | dict.fromkeys(missing, 0)
+            self.held |= dict.fromkeys(missing, now + self.limit)
+        gone = known.keys() - fresh.keys()
+        self._hold(gone - self.held.keys(), index, history, now)
+        dropped = {key for key in gone if self.held.get(key, now) <= now}
+        for key in dropped:
+            self.held.pop(key, None)
+        self.known = fresh | {key: known[key] for key in gone - dropped}
+        self.synced = True
+        if not changed and not dropped and not initial:
+            return None
+        return PrefixChange(changed=tuple(changed), gone=frozenset(dropped), index=index, initial=initial)
+
+    def _hold(self, vanished: Collection[str], index: int, history: int, now: float) -> None:
+        """Hold what *vanished* if a deletion is not the best explanation."""
+        lost = bool(vanished) and (index < self.max_index or history != self.history)
+        implausible = len(vanished) > MANY and len(vanished) * 2 > len(self.known)
+        if self.hold > 0 and lost:
+            self.held |= dict.fromkeys(vanished, now + self.limit)
+        elif self.hold > 0 and implausible and index == self.max_index:
+            self.doubtful_until = now + self.hold
+            self.held |= dict.fromkeys(vanished, self.doubtful_until)
+        self.max_index = index if lost else max(self.max_index, index)
+        self.history = history
 
 
 def _stamp(row: RawRow) -> int:

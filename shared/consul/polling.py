@@ -15,7 +15,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -27,9 +27,33 @@ log = logging.getLogger(__name__)
 EARLY = 0.9  # of the wait
 
 
+class Holding(Protocol):
+    """Who is told what watches hold; knows whether Consul still has the past that we know of."""
+
+    @property
+    def limit(self) -> float:
+        """Seconds that what a lost history took is held at most; 0 believes every loss."""
+
+    @property
+    def history(self) -> int:
+        """One number for each past of Consul that was seen."""
+
+    async def look(self) -> int:
+        """``history``, after having asked Consul."""
+
+    async def owed(self, what: str) -> Collection[str]:
+        """What those who ran before us still held of *what*."""
+
+    def tell(self, what: str, names: Collection[str], release: Callable[[], None]) -> None:
+        """All *names* of *what* that are held now; *release* gives them up."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchOptions:
     """How a watch behaves, in seconds; *wait* defaults to the client's. *hold* 0 believes every loss.
+
+    *hold* is for losses that are merely implausible. What was lost with Consul's history is held for
+    as long as *holds* says, without that as long as *hold*.
 
     A prefix whose listing takes more than *split_above* bytes is watched in at most *most_parts* parts, until
     all together are below *join_below*.
@@ -37,6 +61,7 @@ class WatchOptions:
 
     wait: float | None = None
     hold: float = 30.0
+    holds: Holding | None = None
     hold_pause: float = 0.5
     min_gap: float = 0.005
     max_gap: float = 1.0
@@ -57,7 +82,7 @@ class WatchState:
 
     name: str = ""
     synced: bool = False
-    held: bool = False
+    held: int = 0
     index: int = 0
     objects: int = 0
     last_success: float = 0.0
@@ -91,7 +116,7 @@ class Pace:
 
     worked: float = 0.0
     fruitless: bool = False
-    held: bool = False
+    doubtful: bool = False
 
 
 async def reads(
@@ -133,7 +158,7 @@ async def reads(
             state.wakeups += not pace.fruitless
             state.empty_wakeups += pace.fruitless
             fruitless = fruitless + 1 if pace.fruitless else 0
-        if pace.held:
+        if pace.doubtful:
             index = 0
             await asyncio.sleep(options.hold_pause)
             continue

@@ -1,7 +1,8 @@
 """The admin endpoints of a process.
 
-``GET /healthz`` (alive), ``GET /readyz`` (503 with reasons until everything is ready), ``GET /metrics``,
-``GET /debug`` (the list of debug pages), ``GET /debug/<page>``, ``GET`` and ``PUT /logging?level=``.
+``GET /healthz`` (alive), ``GET /readyz`` (503 with reasons until everything is ready; and what is held),
+``GET /metrics``, ``GET /debug`` (the list of debug pages), ``GET /debug/<page>``, ``GET`` and
+``PUT /logging?level=``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import inspect
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import orjson
 from aiohttp import web
@@ -27,11 +28,13 @@ log = logging.getLogger(__name__)
 class Admin:
     """What a process tells its operator; ``ready`` and ``debug`` fill it from anywhere in the process.
 
-    ``address`` is where others find it, as ``HOST:PORT``; empty before the start.
+    ``address`` is where others find it, as ``HOST:PORT``; empty before the start. ``held`` says in a line
+    each what is gone on with though Consul has lost it: no reason not to be ready, but one to look.
     """
 
     def __init__(self, metrics: Metrics) -> None:
         self.address = ""
+        self.held: Callable[[], Sequence[str]] = tuple
         self._metrics = metrics
         self._waiting: dict[str, str] = {"start": "starting"}
         self._pages: dict[str, Callable[[], object]] = {}
@@ -100,7 +103,10 @@ class Admin:
         return as_json({"alive": True})
 
     async def _readyz(self, request: web.Request) -> web.Response:
-        return as_json({"ready": not self._waiting, "waiting": self._waiting}, 503 if self._waiting else 200)
+        answer = {"ready": not self._waiting, "waiting": self._waiting}
+        if held := self.held():
+            answer["held"] = held
+        return as_json(answer, 503 if self._waiting else 200)
 
     async def _serve_metrics(self, request: web.Request) -> web.Response:
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})

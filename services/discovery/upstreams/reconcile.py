@@ -26,11 +26,13 @@ SPELLINGS = {
 class Create:
     ref: Ref
     document: Mapping[str, Any]
+    lost: bytes = b""
+    """The text that Consul has lost; it may have had edits."""
 
     @property
     def value(self) -> bytes:
         """The text to write; made when it is asked for, since another replica may be the one to write it."""
-        return text.render(self.document).encode()
+        return self.lost or text.render(self.document).encode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,24 +68,31 @@ class Reconciled:
 
 
 def reconcile(
-    wanted: Mapping[Ref, Wanted], stored: Mapping[Ref, Stored], *, unheard: Collection[str] = ()
+    wanted: Mapping[Ref, Wanted],
+    stored: Mapping[Ref, Stored],
+    *,
+    unheard: Collection[str] = (),
+    lost: Collection[Ref] = (),
 ) -> Reconciled:
     """The writes that make *stored* what *wanted* asks for.
 
-    Of datacenters *unheard* of so far nothing is known: what the store says of them stands.
+    Of datacenters *unheard* of so far nothing is known: what the store says of them stands. What Consul has
+    *lost* of *stored* is written again, once its service is there.
     """
     writes: dict[Ref, Write] = {}
     problems: dict[Ref, str] = {}
     for ref, upstream in wanted.items():
         there = stored.get(ref)
-        if there is None:
+        if there is None or (ref in lost and there.document is None):
             writes[ref] = Create(ref=ref, document=upstream.document())
         elif (problem := why_not_ours(there)) is not None:
             problems[ref] = f"service {upstream.service!r} is not discovered: {problem}"
+        elif ref in lost:
+            writes[ref] = Create(ref=ref, document=upstream.document(), lost=there.raw)
         elif changes := differences(upstream, there, unheard):
             writes[ref] = Update(ref=ref, key=there.key, index=there.index, raw=there.raw, changes=changes)
     for ref, there in stored.items():
-        if ref in wanted or not is_labelled(there):
+        if ref in wanted or ref in lost or not is_labelled(there):
             continue
         if (problem := why_not_ours(there)) is not None:
             problems[ref] = f"its service is gone, but {problem}"

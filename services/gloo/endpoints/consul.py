@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from protos import gloo
@@ -15,6 +15,7 @@ from services.gloo.endpoints.table import EndpointTable
 from shared.consul.blocking import WatchState
 from shared.consul.client import Consul
 from shared.consul.datacenters import CatalogOptions, follow_datacenters
+from shared.consul.polling import Holding
 
 PATIENCE = 10.0
 """How long a datacenter other than the nearest may keep the rest from being ready."""
@@ -48,8 +49,11 @@ class ConsulEndpoints:
     after all datacenters were read, that is all of them, or an empty set.
     """
 
-    def __init__(self, consul: Consul, options: EndpointOptions | None = None) -> None:
+    def __init__(
+        self, consul: Consul, options: EndpointOptions | None = None, holds: Holding | None = None
+    ) -> None:
         self.options = options or EndpointOptions()
+        self._holds = holds
         self.table = EndpointTable(
             serve_warning=self.options.serve_warning, serve_failing=self.options.serve_failing
         )
@@ -109,7 +113,7 @@ class ConsulEndpoints:
             datacenter,
             self.table,
             self._tell,
-            self.options.feed,
+            replace(self.options.feed, holds=self._holds),
             self.options.catalog.consistency,
         )
         self._feeds[datacenter] = feed

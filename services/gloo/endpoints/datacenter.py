@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import TypeVar
 
 from services.gloo.endpoints.rows import Checks, Health, Instance, InstanceKey, Node
@@ -25,8 +25,9 @@ class Datacenter:
         checks = (self.checks.get(key, {}), self.checks.get(InstanceKey(key.node, ""), {}))
         return max((check.health for some in checks for check in some.values()), default=Health.PASSING)
 
-    def services_on(self, node: str) -> set[str]:
-        return {self.instances[InstanceKey(node, id)].service for id in self.by_node.get(node, ())}
+    def services_on(self, node: str, apart_from: Container[InstanceKey] = ()) -> set[str]:
+        keys = (InstanceKey(node, id) for id in self.by_node.get(node, ()))
+        return {self.instances[key].service for key in keys if key not in apart_from}
 
     def services_of(self, key: InstanceKey) -> set[str]:
         """Whom a check of *key* concerns: its service, or every service on the node."""

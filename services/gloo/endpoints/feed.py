@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
+from services.gloo.endpoints.notes import Note
 from services.gloo.endpoints.rows import InstanceKey, Listing, list_datacenter, list_services
 from services.gloo.endpoints.table import EndpointTable, Observed
 from shared.consul.blocking import WatchOptions, WatchState, watch_query
 from shared.consul.catalog import HEALTH_SERVICE, HEALTH_STATE_ANY, NODE, NODES, SERVICES
 from shared.consul.client import Consul
 from shared.consul.http import Consistency
+from shared.consul.polling import Holding
 from shared.errors import ConsulError
 from shared.runtime.backoff import Backoff
 from shared.runtime.hold import Hold
@@ -35,16 +38,23 @@ FEW = 16
 INSTANCES_PER_READ = 10
 """Reading one service costs about as much as ten instances, or one node, of a sweep."""
 LONGEST_PAUSE = 1.0
+ACCIDENT_SECONDS = 30.0
+"""How long after Consul lost its history what vanishes may be a part of that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedOptions:
-    """How a datacenter is followed; times in seconds. *hold_seconds* 0 believes every loss."""
+    """How a datacenter is followed; times in seconds.
+
+    *hold_seconds* is for losses that are merely implausible. What was lost with Consul's history is held as
+    long as *holds* says.
+    """
 
     verify_every: float = 300.0
     hold_share: float = 0.5
     hold_least: int = 10
     hold_seconds: float = 30.0
+    holds: Holding | None = None
 
 
 @dataclass(slots=True)
@@ -82,10 +92,16 @@ class Feed:
         self._publish = publish
         self._options = options
         self._consistency = consistency
+        self._holds = options.holds
+        self._limit = self._holds.limit if self._holds is not None else options.hold_seconds
         self._hold: Hold[InstanceKey] = Hold(
-            share=options.hold_share, least=options.hold_least, seconds=options.hold_seconds
+            share=options.hold_share,
+            least=options.hold_least,
+            seconds=min(options.hold_seconds, self._limit),
         )
-        self._lost_past_at = float("-inf")
+        self._history = self._holds.history if self._holds is not None else 0
+        self._lost_past_at = -math.inf
+        self._told = False
         self._heard: set[str] = set()
         self._tags: Mapping[str, list[str]] = {}
         self._doubtful: set[str] = set()
@@ -133,11 +149,11 @@ class Feed:
 
     def _take_checks(self, body: Any) -> None:
         if self.synced:
-            self._observed(self._table.observe_checks(self.datacenter, body))
+            self._observed(self._table.observe_checks(self.datacenter, body, self._hold.kept()))
 
     def _take_nodes(self, body: Any) -> None:
         if self.synced:
-            observed = self._table.observe_nodes(self.datacenter, body)
+            observed = self._table.observe_nodes(self.datacenter, body, self._hold.kept())
             self._observed(observed)
             self._sweep(observed.new_nodes)
 
@@ -199,19 +215,42 @@ class Feed:
             self._doubtful |= names
             self._all_doubtful |= everything
             raise
+        if not self.synced:
+            await self._restore()
+        if self._table.gone(self.datacenter, listing):
+            await self._look_at_history()
         self._apply(listing)
+
+    async def _restore(self) -> None:
+        """Begin with what those before us still held; the first listing tells what of it is back."""
+        if self._holds is None or self._limit <= 0:
+            return
+        if owed := [Note.read(text) for text in await self._holds.owed(self._what)]:
+            self._table.restore(self.datacenter, owed)
+            self._lost_past_at = time.monotonic()
+
+    async def _look_at_history(self) -> None:
+        if self._holds is not None and (history := await self._holds.look()) != self._history:
+            self._history, self._lost_past_at = history, time.monotonic()
+
+    def _release(self) -> None:
+        self._hold.release()
+        self._all_doubtful = True
+        self._doubt.set()
+
+    @property
+    def _what(self) -> str:
+        return f"instances in {self.datacenter}"
 
     def _apply(self, listing: Listing) -> None:
         table, there = self._table, self.datacenter
         gone, now = table.gone(there, listing), time.monotonic()
         seen = None if listing.services is None else listing.instances.keys()
-        suspect = now - self._lost_past_at < self._options.hold_seconds
+        suspect = self._limit if now - self._lost_past_at < ACCIDENT_SECONDS else 0.0
         keep = self._hold.keep(gone, table.size(there), now, present=seen, suspect=suspect)
-        if keep:
-            log.warning(
-                "instances vanished from Consul in a way that is hard to believe: holding them for a while",
-                extra={"datacenter": there, "instances": len(keep), "hold": self._options.hold_seconds},
-            )
+        if self._holds is not None and (keep or self._told):
+            self._told = bool(kept := self._hold.kept())
+            self._holds.tell(self._what, [table.note(there, key).text for key in kept], self._release)
         changed = table.apply(there, listing, keep)
         self.state.listings += 1
         self.synced = True
@@ -241,7 +280,7 @@ class Feed:
         self.state.sweeps += 1
 
         def compare(node: str, answer: Any) -> None:
-            self._doubt_services(self._table.differing(self.datacenter, node, answer))
+            self._doubt_services(self._table.differing(self.datacenter, node, answer, self._hold.kept()))
 
         try:
             await self._read_each(NODE, filter(askable, nodes), compare)

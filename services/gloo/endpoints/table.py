@@ -15,10 +15,13 @@ from collections.abc import Collection, Iterable, Iterator, Set
 from dataclasses import dataclass
 
 from services.gloo.endpoints.datacenter import Datacenter
+from services.gloo.endpoints.notes import Note
 from services.gloo.endpoints.rows import (
+    Check,
     Health,
     InstanceKey,
     Listing,
+    Node,
     Row,
     check_of,
     node_of,
@@ -123,6 +126,21 @@ class EndpointTable:
         )
         return set(known - listing.instances.keys())
 
+    def note(self, datacenter: str, key: InstanceKey) -> Note:
+        """What to remember of an instance for those who come after us."""
+        there = self._of(datacenter)
+        return Note(key, there.instances[key], there.nodes[key.node].address, there.health(key))
+
+    def restore(self, datacenter: str, notes: Iterable[Note]) -> None:
+        """Begin with instances that were known before us."""
+        there = self._of(datacenter)
+        changed: set[str] = set()
+        for note in notes:
+            there.put_node(note.key.node, Node(note.address, 0))
+            changed |= there.put_instance(note.key, note.instance)
+            there.put_checks(note.key, {"": Check(note.health, 0)})
+        self._rebuild(datacenter, changed)
+
     def begin(self, datacenter: str) -> None:
         """A listing is about to be read: what is observed from now on is newer than it."""
         self._of(datacenter).observed.clear()
@@ -146,8 +164,10 @@ class EndpointTable:
                 there.drop_node_if_empty(name)
         return self._rebuild(datacenter, changed)
 
-    def observe_checks(self, datacenter: str, rows: Iterable[Row]) -> Observed:
-        """``health/state/any``: take over what checks say now."""
+    def observe_checks(
+        self, datacenter: str, rows: Iterable[Row], held: Set[InstanceKey] = frozenset()
+    ) -> Observed:
+        """``health/state/any``: take over what checks say now. That *held* instances are missing is known."""
         there = self._of(datacenter)
         affected: set[str] = set()
         doubtful: set[str] = set()
@@ -167,7 +187,7 @@ class EndpointTable:
                 doubtful.add(row["ServiceName"])
             elif not known or known.health != check.health:
                 affected |= there.services_of(key)
-        for key in list(there.checks):
+        for key in [key for key in there.checks if key not in held]:
             if gone := there.checks[key].keys() - seen.get(key, set()):
                 concerned = there.services_of(key)
                 doubtful |= concerned
@@ -175,7 +195,9 @@ class EndpointTable:
                     there.drop_checks(key, gone)
         return Observed(changed=self._rebuild(datacenter, affected), doubtful=doubtful)
 
-    def observe_nodes(self, datacenter: str, rows: Iterable[Row]) -> Observed:
+    def observe_nodes(
+        self, datacenter: str, rows: Iterable[Row], held: Set[InstanceKey] = frozenset()
+    ) -> Observed:
         """``catalog/nodes``: take over new addresses; nodes not heard of have to be looked at."""
         there = self._of(datacenter)
         affected: set[str] = set()
@@ -192,16 +214,19 @@ class EndpointTable:
                 affected |= there.put_node(name, node)
         for name in there.nodes.keys() - listed.keys():
             if not there.drop_node_if_empty(name):
-                doubtful |= there.services_on(name)
+                doubtful |= there.services_on(name, held)
         return Observed(changed=self._rebuild(datacenter, affected), doubtful=doubtful, new_nodes=new)
 
-    def differing(self, datacenter: str, node: str, answer: Row | None) -> set[str]:
+    def differing(
+        self, datacenter: str, node: str, answer: Row | None, held: Set[InstanceKey] = frozenset()
+    ) -> set[str]:
         """``catalog/node/<node>``: the services of which an instance there is not as we know it."""
         there = self._of(datacenter)
         listed = {service["ID"]: service for service in services_on_node(answer)}
         names = {
             there.instances[InstanceKey(node, id)].service
             for id in there.by_node.get(node, set()) - listed.keys()
+            if InstanceKey(node, id) not in held
         }
         for id, service in listed.items():
             known = there.instances.get(InstanceKey(node, id))

@@ -196,7 +196,7 @@ async def test_a_wiped_server_is_disbelieved_for_the_hold_and_then_believed(tmp_
             await server.put(f"{PREFIX}new", "1")
             await seen.shows({"new": b"1"})
 
-        assert seen.state.held_reads >= 5
+        assert seen.state.held_reads >= 1
         assert not seen.state.held
         assert seen.state.resets == 1
 

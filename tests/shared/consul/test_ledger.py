@@ -14,7 +14,7 @@ MANY = {f"k{i}": i + 1 for i in range(20)}
 
 
 def test_a_deletion_of_nearly_everything_is_believed_when_the_index_advances() -> None:
-    ledger = Ledger(hold=30)
+    ledger = Ledger(hold=30, limit=30)
     ledger.take(20, raw(**MANY), 0.0)
 
     change = ledger.take(21, raw(k0=1), 1.0)
@@ -24,7 +24,7 @@ def test_a_deletion_of_nearly_everything_is_believed_when_the_index_advances() -
 
 
 def test_a_mass_vanish_at_an_unmoved_index_is_held_and_given_up_when_it_passes() -> None:
-    ledger = Ledger(hold=30)
+    ledger = Ledger(hold=30, limit=30)
     ledger.take(20, raw(**MANY), 0.0)
 
     assert ledger.take(20, raw(k0=1), 1.0) is None
@@ -35,7 +35,7 @@ def test_a_mass_vanish_at_an_unmoved_index_is_held_and_given_up_when_it_passes()
 
 
 def test_a_few_that_vanish_at_an_unmoved_index_are_believed() -> None:
-    ledger = Ledger(hold=30)
+    ledger = Ledger(hold=30, limit=30)
     ledger.take(20, raw(**MANY), 0.0)
 
     change = ledger.take(20, raw(**{key: index for key, index in MANY.items() if index > 10}), 1.0)
@@ -45,7 +45,7 @@ def test_a_few_that_vanish_at_an_unmoved_index_are_believed() -> None:
 
 
 def test_a_loss_in_a_lost_history_stays_held_while_the_new_index_climbs() -> None:
-    ledger = Ledger(hold=30)
+    ledger = Ledger(hold=30, limit=30)
     ledger.take(7, raw(a=5, b=7), 0.0)
 
     assert ledger.take(2, raw(a=5), 1.0) is None
@@ -57,7 +57,7 @@ def test_a_loss_in_a_lost_history_stays_held_while_the_new_index_climbs() -> Non
 
 
 def test_what_is_written_while_a_loss_is_held_is_told_at_once() -> None:
-    ledger = Ledger(hold=30)
+    ledger = Ledger(hold=30, limit=30)
     ledger.take(7, raw(a=5, b=7), 0.0)
 
     change = ledger.take(3, raw(a=2, c=3), 1.0)
@@ -71,7 +71,7 @@ def test_what_is_written_while_a_loss_is_held_is_told_at_once() -> None:
 
 
 def test_a_smaller_index_without_a_loss_is_no_reason_to_hold() -> None:
-    ledger = Ledger(hold=30)
+    ledger = Ledger(hold=30, limit=30)
     ledger.take(7, raw(a=5), 0.0)
 
     change = ledger.take(5, raw(a=3, b=5), 1.0)
@@ -81,7 +81,7 @@ def test_a_smaller_index_without_a_loss_is_no_reason_to_hold() -> None:
 
 
 def test_another_value_at_the_same_index_is_a_change() -> None:
-    ledger = Ledger(hold=30)
+    ledger = Ledger(hold=30, limit=30)
     ledger.take(7, raw(a=5), 0.0)
 
     change = ledger.take(7, [{**row, "Value": "Mg=="} for row in raw(a=5)], 1.0)
@@ -91,7 +91,7 @@ def test_another_value_at_the_same_index_is_a_change() -> None:
 
 
 def test_without_a_hold_every_loss_is_believed() -> None:
-    ledger = Ledger(hold=0)
+    ledger = Ledger(hold=0, limit=0)
     ledger.take(20, raw(**MANY), 0.0)
 
     change = ledger.take(1, raw(), 1.0)
@@ -107,7 +107,7 @@ def test_ledgers_of_parts_know_together_what_the_whole_knew() -> None:
     parts = [whole.part("a", ["a"]), whole.part("b", ["b"])]
     assert parts[1].take(9, raw(b=9), 1.0) is not None
     assert parts[0].take(3, [], 2.0) is None
-    joined = Ledger.joined(parts, hold=30, name="p/")
+    joined = Ledger.joined(parts, name="p/")
 
     assert joined.known.keys() == {"a", "b"}
     assert joined.max_index == 9

@@ -61,9 +61,9 @@ def test_a_look_at_one_part_ends_nothing_for_the_others() -> None:
 def test_a_doubtful_look_loses_nothing_for_a_while() -> None:
     hold = Hold[str](least=10, seconds=30)
 
-    assert hold.keep({"1"}, 20, now=0, suspect=True) == {"1"}
+    assert hold.keep({"1"}, 20, now=0, suspect=30.0) == {"1"}
     assert hold.keep({"1"}, 20, now=29) == {"1"}
-    assert hold.keep({"1"}, 20, now=30, suspect=True) == set()
+    assert hold.keep({"1"}, 20, now=30, suspect=30.0) == set()
 
 
 def test_what_is_no_longer_missed_is_forgotten() -> None:
