@@ -41,6 +41,9 @@ class XdsMetrics:
         self._coalesced = metrics.counter(
             "xds_coalesced", "Snapshots an Envoy was never sent, because a newer one came before"
         )
+        self._handshakes = metrics.counter(
+            "xds_handshakes_failed", "Connections that failed at TLS, as for want of a certificate"
+        )
 
     def count_clients(self, count: Callable[[], int]) -> None:
         self._clients.set_function(count)
@@ -48,6 +51,9 @@ class XdsMetrics:
     def measure(self, event: str, type_url: TypeUrl, amount: float) -> None:
         if event == "coalesced":
             self._coalesced.inc(amount)
+            return
+        if event == "handshake failed":
+            self._handshakes.inc(amount)
             return
         name = short(type_url)
         self._pushes.labels(name, event).inc()

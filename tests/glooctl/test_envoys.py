@@ -72,6 +72,17 @@ def test_who_is_not_served_is_listed_with_the_reason() -> None:
     assert "not served: turned away 3 times: no certificate" in envoys.table(away)
 
 
+def test_who_fails_at_tls_is_listed_by_its_address() -> None:
+    problem = "the TLS handshake with 10.0.0.7 failed: it shows no certificate"
+    away = envoys.clients_of({"turned_away": [{"node": "", "role": "", "problem": problem, "times": 2}]}, "a")
+
+    shown = " ".join(cell for row in rows(envoys.table(away)) for cell in row)
+
+    assert "(unnamed) (none)" in shown
+    for words in ("turned away 2 times", "10.0.0.7", "it shows no certificate"):
+        assert words in " ".join(shown.split())
+
+
 def test_an_envoy_is_found_by_role_proxy_or_node() -> None:
     found = [
         envoys.is_meant(client(), word)

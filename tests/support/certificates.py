@@ -31,9 +31,9 @@ class Authority:
     def cert(self) -> Path:
         return self._own.cert
 
-    def issue(self, name: str, *alternative_names: str) -> Certificate:
+    def issue(self, name: str, *alternative_names: str, days: int = 2) -> Certificate:
         """A certificate for *alternative_names* (``DNS:…``, ``URI:…``, ``IP:…``); the one of that name before
-        is replaced."""
+        is replaced. With negative *days* it has expired."""
         made, request, extensions = self._paths(name), self._directory / "csr", self._directory / "ext"
         extensions.write_text(
             f"subjectAltName={','.join(alternative_names)}\n" if alternative_names else "\n"
@@ -41,7 +41,7 @@ class Authority:
         _openssl("req", *_new_key(made), "-subj", f"/CN={name}", "-out", request)
         signer = ("-CA", self.cert, "-CAkey", self._own.key, "-CAcreateserial")
         _openssl(
-            "x509", "-req", "-in", request, *signer, "-extfile", extensions, "-days", 2, "-out", made.cert
+            "x509", "-req", "-in", request, *signer, "-extfile", extensions, "-days", days, "-out", made.cert
         )
         return made
 

@@ -117,7 +117,7 @@ async def refuses_everything(port: int) -> None:
                     type_url=response.type_url, response_nonce=response.nonce
                 )
                 refusal.error_detail.code, refusal.error_detail.message = 13, "no " * 10_000
-                connection.say(stream, framed(refusal.SerializeToString()))
+                await write(connection, stream, framed(refusal.SerializeToString()))
 
 
 async def reconnects(port: int) -> None:

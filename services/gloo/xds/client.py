@@ -26,7 +26,7 @@ from services.gloo.xds.options import Options
 from services.gloo.xds.progress import Blame, concerned, missing, refused
 from services.gloo.xds.sessions import LimitExceeded, Outgoing, Session
 from services.gloo.xds.subscription import DeltaRequest, Node, Receipt, SotwRequest, Subscription, Verdict
-from services.gloo.xds.turns import Turn, Turns
+from services.gloo.xds.turns import Line, Turn, Turns, Wakes
 from shared.ref import Source
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class Observer(Protocol):
 
 Measure = Callable[[str, TypeUrl, float], None]
 """Called as ``("sent", type, bytes)``, ``("acked", type, seconds)``, ``("refused", type, seconds)`` and,
-whatever the type, ``("coalesced", "", snapshots)``."""
+whatever the type, ``("coalesced", "", snapshots)`` and ``("handshake failed", "", 1)``."""
 
 Admit = Callable[[Node, Any], str | None]
 """Why this node, with this TLS certificate (or None), may not have its role; None when it may."""
@@ -81,6 +81,8 @@ class Shared:
     """What all clients of a server take turns at."""
 
     def __init__(self, options: Options) -> None:
+        self.line = Line()
+        self.wakes = Wakes()
         self.big_pushes = Turns(options.max_big_pushes, PUSH_TURN)
         self.admissions = Turns(options.max_admissions, ADMISSION_TURN)
         self.big_requests = asyncio.Semaphore(options.max_big_requests)
@@ -104,7 +106,7 @@ class Client:
         measure: Measure,
         admit: Admit,
         shared: Shared,
-        turned_away: Callable[[dict[str, Any]], None],
+        turned_away: Callable[..., None],
     ) -> None:
         self.id = client_id
         self.node: Node | None = None
@@ -216,9 +218,11 @@ class Client:
         try:
             while (data := await self._receive()) is not None:
                 await self._admitted()
-                self._take(await self._decode(data))
                 long = len(data) >= (BIG_REQUEST if greeting else LONG_REQUEST)
                 greeting = False
+                if long:
+                    await self._turns.line.turn()
+                self._take(await self._decode(data))
                 if long:  # it made work; the others come first
                     await asyncio.sleep(min(len(data) * PAUSE_A_BYTE, LONGEST_PAUSE))
         except (wire.TooMany, LimitExceeded) as error:
@@ -288,24 +292,12 @@ class Client:
         if self.problem:
             log.warning("an xDS client is not served: %s", self.problem, extra=self._fields())
 
-    def _changed(self) -> None:
-        """The role's snapshot is another; that most of its clients need not look at it must cost little."""
-        snapshot = self._cache.get(self.role)
-        if snapshot is not None and self.session.due(snapshot, self._clock()):
-            self._wake.set()
-
     def _check(self, node: Node) -> None:
         reason = self._admit(node, transport.peer_certificate(self._stream))
         if reason is None:
             return
-        entry = {
-            "node": node.id,
-            "role": node.role,
-            "address": transport.peer_address(self._stream),
-            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "problem": reason,
-        }
-        self._turned_away(entry)
+        address = transport.peer_address(self._stream)
+        self._turned_away(problem=reason, address=address, node=node.id, role=node.role)
         raise GRPCError(Status.PERMISSION_DENIED, reason)
 
     def readmit(self) -> None:
@@ -317,8 +309,12 @@ class Client:
             self.close(error)
 
     def _snapshot_changed(self) -> None:
-        self._changes += 1
-        self._wake.set()
+        """The role's snapshot is another; that most of its clients need not look at it must cost little."""
+        snapshot = self._cache.get(self.role)
+        if snapshot is not None and self.session.due(snapshot, self._clock()):
+            self._changes += 1
+            if self._changes == 1:
+                self._turns.wakes.add(self._wake.set, late=self.session.lags)
 
     def _report(self, receipt: Receipt, type_url: TypeUrl, now: float) -> None:
         flight = receipt.flight

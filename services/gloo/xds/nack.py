@@ -9,7 +9,6 @@ from services.gloo.resources import Resource
 
 MAX_LENGTH = 2_000
 _DEBUG_MARK = re.compile(r"\b(?:goo\.gle/debug\w*|debugproto|go/debug\w*)\s+")
-_SPACE = re.compile(r"\s+")
 
 # Where Envoy names the resource, the surest first. A name may hold colons, never a colon and a space.
 _LISTED = re.compile(r"(?:\(s\) |, |\n)((?:(?!: |, |\n).)+)(?=: )")  # cluster(s) a: words, b: words
@@ -19,7 +18,7 @@ _MENTIONED = re.compile(r"\b(?:in route |(?:listener|cluster|secret|named) ')([^
 
 def normalise(message: str) -> str:
     """*message* without what differs between two refusals of the same thing, and of bearable length."""
-    text = _SPACE.sub(" ", _DEBUG_MARK.sub("", message)).strip()
+    text = " ".join(_DEBUG_MARK.sub("", message).split())
     if len(text) <= MAX_LENGTH:
         return text
     return f"{text[: MAX_LENGTH // 2 - 1]}…{text[-MAX_LENGTH // 2 :]}"  # the reason follows what is printed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl as tls
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import count
@@ -30,12 +29,10 @@ from services.gloo.xds.transport import (
     receive,
     receive_size,
 )
+from services.gloo.xds.turned_away import TurnedAway
 from services.gloo.xds.wire import Frames
 from shared.ref import Source
 
-log = logging.getLogger(__name__)
-
-REFUSED_SHOWN = 50
 BEHIND_SHOWN = 20
 STATUS_REQUEST_BYTES = 64 * 1024
 
@@ -97,7 +94,8 @@ class XdsServer:
         self._frames = Frames(options.shared_bytes)
         self._compare = Comparisons()
         self._clients: dict[str, Client] = {}
-        self._refused: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self._turned_away = TurnedAway()
+        self._handshakes = TurnedAway()
         self._serial = count(1)
         self._shared = Shared(options)
         self._health = ServiceStatus()
@@ -117,7 +115,9 @@ class XdsServer:
         ]
         health = Health({service: [self._health] for service in services})
         handlers = ServerReflection.extend([*services, health])
-        self._server = XdsGrpcServer(handlers, options=self._options)
+        self._server = XdsGrpcServer(
+            handlers, options=self._options, failed=self._not_let_in, line=self._shared.line
+        )
         self._health.set(True)
         await self._server.serve(host, port, ssl)
 
@@ -146,10 +146,10 @@ class XdsServer:
             self._server.abort()
             await self._server.wait_closed()
 
-    async def renew(self, ssl: tls.SSLContext) -> None:
+    def renew(self, ssl: tls.SSLContext) -> None:
         """Meet new connections with *ssl*; streams that are open stay so."""
-        if self._server is not None and not self._stopping:
-            await self._server.renew(ssl)
+        if self._server is not None:
+            self._server.door.renew(ssl)
 
     def readmit(self) -> None:
         """Ask anew whether each client may have its role, after who may has changed."""
@@ -158,16 +158,11 @@ class XdsServer:
 
     def refused(self) -> list[dict[str, Any]]:
         """Who was turned away lately and why, the last first, for ``GET /debug/xds``."""
-        return [dict(entry) for entry in reversed(self._refused.values())]
+        return [*self._turned_away.listed(), *self._handshakes.listed()]
 
-    def _turned_away(self, entry: dict[str, Any]) -> None:
-        key = entry["node"], entry["role"], entry["problem"]
-        known = self._refused.pop(key, None)
-        if known is None:  # it will come again and again
-            log.warning("an xDS client is turned away: %s", entry["problem"], extra=entry)
-        self._refused[key] = {**entry, "times": known["times"] + 1 if known else 1}
-        if len(self._refused) > REFUSED_SHOWN:
-            del self._refused[next(iter(self._refused))]
+    def _not_let_in(self, host: str, reason: str) -> None:
+        self._measure("handshake failed", TypeUrl(""), 1)
+        self._handshakes.add(problem=f"the TLS handshake with {host} failed: {reason}", address=host)
 
     def clients(self) -> list[dict[str, Any]]:
         """Every stream, as plain values for ``GET /debug/xds``."""
@@ -220,7 +215,7 @@ class XdsServer:
             measure=self._measure,
             admit=self._admit,
             shared=self._shared,
-            turned_away=self._turned_away,
+            turned_away=self._turned_away.add,
         )
         self._clients[client.id] = client
         try:
@@ -268,7 +263,8 @@ def _going_away() -> GRPCError:
 
 
 class _Service:
-    """One discovery service: its streaming method in both dialects."""
+    """One discovery service: its streaming method in both dialects. To fetch once is refused in words: what
+    comes would be out of date with the next change, and nobody would know whether it was taken."""
 
     def __init__(
         self,
@@ -289,10 +285,18 @@ class _Service:
         async def delta(stream: GrpcStream) -> None:
             await self._serve(stream, self._type_url, True)
 
-        return {
+        async def fetch(stream: GrpcStream) -> None:
+            words = f"nothing is fetched here; follow it with Stream{self._method} or Delta{self._method}"
+            raise GRPCError(Status.UNIMPLEMENTED, words)
+
+        methods = {
             f"{self._path}Stream{self._method}": Handler(sotw, Cardinality.STREAM_STREAM, bytes, bytes),
             f"{self._path}Delta{self._method}": Handler(delta, Cardinality.STREAM_STREAM, bytes, bytes),
         }
+        if self._type_url is not None:
+            once = Handler(fetch, Cardinality.UNARY_UNARY, bytes, bytes)
+            methods[f"{self._path}Fetch{self._method}"] = once
+        return methods
 
 
 class _StatusService:

@@ -90,12 +90,20 @@ class Session:
                 return None
 
     def due(self, snapshot: Snapshot, now: float) -> bool:
-        """Whether ``next`` has something to look at in *snapshot*."""
-        return bool(self.retiring) or any(
-            (state.base is not snapshot.of(state.type_url) or not state.at_rest)
-            and not self._overdue(state, now)
+        """Whether ``next`` has anything new to look at in *snapshot*.
+
+        What waits already, waits for time to pass or for the client.
+        """
+        return any(
+            (state.base is not snapshot.of(state.type_url) or state.owed)
+            and not (self.blocked and self._overdue(state, now))
             for state in self.subscriptions.values()
         )
+
+    @property
+    def lags(self) -> bool:
+        """Whether the client has yet to take what it was sent."""
+        return any(state.flights or state.refused for state in self.subscriptions.values())
 
     def _overdue(self, state: Subscription, now: float) -> bool:
         """Whether the client leaves too many pushes unanswered."""

@@ -17,7 +17,7 @@ from services.gloo.resources import CLUSTER, EMPTY, LISTENER, MODULUS, Resource,
 WILDCARD = "*"
 FULL = frozenset((CLUSTER, LISTENER))  # State-of-the-World sends all of these; what is left out is removed
 MAX_TRIALS = 64
-MESSAGE_KEPT = 8_000  # characters of a refusal
+MESSAGE_KEPT = 8_000  # characters of a refusal: names come first, and the reason last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +231,12 @@ class Subscription:
     @property
     def at_rest(self) -> bool:
         """Whether nothing is left to do until the snapshot changes or the client asks."""
-        return not (self.differs or self.asked or self.unsure or self.answer or self.claimed or self.trials)
+        return not (self.differs or self.unsure or self.trials or self.owed)
+
+    @property
+    def owed(self) -> bool:
+        """Whether the client has asked for something that was not looked at yet."""
+        return bool(self.asked or self.answer or self.claimed)
 
     def settled(self, now: float, deadline: float) -> bool:
         """Whether the client has all it should have, and has said so or had the time to."""
@@ -315,8 +320,9 @@ class Subscription:
         Where the client's words name nobody, halves are offered until the guilty one stands alone.
         """
         self.flights.remove(flight)
-        kept = message[:MESSAGE_KEPT]
-        self.nacked, self.doubtful = (kept, now), flight
+        if len(message) > MESSAGE_KEPT:
+            message = f"{message[: MESSAGE_KEPT // 2]}…{message[-MESSAGE_KEPT // 2 :]}"
+        self.nacked, self.doubtful = (message, now), flight
         if not flight.trial and not self.trials:
             self.tried = 0
         guilty = blame(message, flight.changed)
@@ -332,7 +338,7 @@ class Subscription:
             self.differs[name] = flight.was.get(name)
             self.unsure.add(name)
         for resource in suspects:
-            self.refused[resource.name] = Refusal(resource.digest, now + retry, kept, now)
+            self.refused[resource.name] = Refusal(resource.digest, now + retry, message, now)
         return Receipt(verdict=Verdict.NACKED, flight=flight, guilty=guilty, message=message)
 
     def reconsidered(self, flight: Flight) -> Receipt:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 ANY_ROLE = "*"
 LOOK_EVERY = 2.0  # seconds
-Renew = Callable[[ssl.SSLContext], Awaitable[None]]
+Renew = Callable[[ssl.SSLContext], None]
 Signature = tuple[tuple[int, int, int] | None, ...]
 
 
@@ -73,7 +73,7 @@ async def follow(files: Files, seen: Signature, renew: Renew, every: float = LOO
             continue
         seen = now
         try:
-            await renew(files.load())
+            renew(files.load())
         except InvalidSettings as error:
             log.error("certificates not taken over, the former stay", extra={"error": str(error)})
         else:

@@ -1,18 +1,18 @@
 """What we need of grpclib beyond its public face, kept in one place.
 
 Messages are received with a limit and sent as framed bytes that many streams share; connections are
-bounded, pinged, met with new certificates, and told when we go. (grpclib encodes and frames once a stream,
-and on closing leaves its connections open.)
+bounded, pinged, and told when we go. (grpclib encodes and frames once a stream, and on closing leaves its
+connections open.)
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import Callable, Mapping
 from ssl import SSLContext
-from typing import Any
+from time import perf_counter
+from typing import Any, cast
 
 from grpclib.config import Configuration
 from grpclib.const import Status
@@ -26,15 +26,16 @@ from h2.events import DataReceived, Event
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 
+from services.gloo.xds.door import Door, Failed
 from services.gloo.xds.options import Options
+from services.gloo.xds.turns import Line
 
 GrpcStream = Stream[bytes, bytes]
 WINDOW = 64 * 1024  # bytes a client may send before we have looked at them; HTTP/2's own default
 _WINDOWS = Configuration(http2_connection_window_size=WINDOW, http2_stream_window_size=WINDOW)
 SPARE_STREAMS = 1_000  # beyond those of discovery: health, reflection, status
-HANDSHAKE_TIMEOUT = 10.0
-BACKLOG = 1_024  # connections not accepted yet: all Envoys may come at once
 WRITE_AT_ONCE = 32 * 1024  # below a socket's own buffer
+READ_AT_ONCE, READ_SECONDS = 2 * 1024, 0.0005  # more than that of one connection's bytes waits in line
 
 
 class Bytes(CodecBase):
@@ -137,13 +138,14 @@ def peer_address(stream: GrpcStream) -> str:
 class XdsGrpcServer(Server):
     """grpclib's server, which remembers its connections: to bound them, to see them die and to end them."""
 
-    def __init__(self, handlers: Any, *, options: Options) -> None:
+    def __init__(self, handlers: Any, *, options: Options, failed: Failed, line: Line) -> None:
         super().__init__(handlers, codec=Bytes(), config=_WINDOWS)
         self.options = options
         self.connections: set[_Connection] = set()
         self.empty = asyncio.Event()
         self.streams = 0
-        self._others: list[asyncio.Server] = []
+        self.line = line
+        self.door = Door(self._protocol_factory, failed)
 
     def _protocol_factory(self) -> H2Protocol:
         made = super()._protocol_factory()
@@ -154,35 +156,13 @@ class XdsGrpcServer(Server):
 
     async def serve(self, host: str, port: int, ssl: SSLContext | None) -> None:
         self._server_closed_fut = asyncio.get_running_loop().create_future()
-        self._server = await self._listen(ssl, host=host, port=port)
-
-    async def renew(self, ssl: SSLContext) -> None:
-        """Meet new connections with *ssl*, on the sockets as they are; those that stand, stand."""
-        former = (self._server, *self._others)
-        copies = [
-            socket.fromfd(each.fileno(), each.family, each.type)
-            for server in former
-            for each in _sockets(server)
-        ]
-        self._server, *self._others = [await self._listen(ssl, sock=copy) for copy in copies]
-        for server in filter(None, former):
-            server.close()
-
-    async def _listen(self, ssl: SSLContext | None, **where: Any) -> asyncio.Server:
-        timeout = HANDSHAKE_TIMEOUT if ssl else None
-        return await asyncio.get_running_loop().create_server(
-            self._protocol_factory, backlog=BACKLOG, ssl=ssl, ssl_handshake_timeout=timeout, **where
-        )
-
-    def close(self) -> None:
-        for server in self._others:
-            server.close()
-        super().close()
+        self._server = cast(asyncio.AbstractServer, self.door)  # all that grpclib asks of it is its end
+        await self.door.open(host, port, ssl)
 
     @property
     def port(self) -> int:
         """The port bound, where it was left to the system."""
-        return next((int(each.getsockname()[1]) for each in _sockets(self._server)), 0)
+        return next((int(each.getsockname()[1]) for each in self.door.sockets), 0)
 
     def goodbye(self) -> None:
         """Send every connection a GOAWAY and close it."""
@@ -208,28 +188,44 @@ class XdsGrpcServer(Server):
             protocol.transport.abort()
 
 
-def _sockets(server: Any) -> tuple[socket.socket, ...]:
-    return tuple(getattr(server, "sockets", None) or ())
-
-
 class _Handler(Handler):
-    """Accepts streams of any method, up to a number over all connections."""
+    """Accepts streams of any method, up to a number over all connections, and begins one after the other."""
 
     def __init__(self, server: XdsGrpcServer) -> None:
         super().__init__(server._mapping, server._codec, server._status_details_codec, server.__dispatch__)
         self._server = server
+        self._in_line: set[Any] = set()
 
     def accept(self, stream: Any, headers: Any, release_stream: Callable[[], Any]) -> None:
         if self._server.streams >= self._server.options.max_streams + SPARE_STREAMS:
             stream.reset_nowait(ErrorCodes.REFUSED_STREAM)
             release_stream()
             return
-        super().accept(stream, headers, release_stream)
         self._server.streams += 1
+        self._in_line.add(stream)
+        self._server.line.add(lambda: self._start(stream, headers, release_stream))
+
+    def _start(self, stream: Any, headers: Any, release_stream: Callable[[], Any]) -> None:
+        if stream not in self._in_line:  # it has ended meanwhile
+            self._server.streams -= 1
+            release_stream()
+            return
+        self._in_line.discard(stream)
+        super().accept(stream, headers, release_stream)
         self._tasks[stream].add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._server.streams -= 1
+
+    def cancel(self, stream: Any) -> None:
+        if stream in self._in_line:
+            self._in_line.discard(stream)
+        else:
+            super().cancel(stream)
+
+    def close(self) -> None:
+        self._in_line.clear()
+        super().close()
 
 
 class _Connection(H2Protocol):
@@ -243,6 +239,8 @@ class _Connection(H2Protocol):
     def __init__(self, server: XdsGrpcServer, handler: Handler, made: H2Protocol) -> None:
         super().__init__(handler, made.config, made.h2_config)
         self._server = server
+        self._unread = bytearray()
+        self._in_line = False
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -261,7 +259,29 @@ class _Connection(H2Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._alive = True
-        super().data_received(data)
+        self._unread += data
+        if not self._in_line:
+            self._take()
+
+    def _take(self) -> None:
+        """Take in what has come; of much only part, since a few bytes may make much work."""
+        until = perf_counter() + READ_SECONDS
+        while self._unread and not self.transport.is_closing():
+            piece = bytes(self._unread[:READ_AT_ONCE])
+            del self._unread[:READ_AT_ONCE]
+            super().data_received(piece)
+            if perf_counter() > until:
+                break
+        if self.transport.is_closing():
+            self._unread.clear()
+        elif self._unread:
+            if not self._in_line:
+                self._in_line = True
+                self.transport.pause_reading()
+            self._server.line.add(self._take)
+        elif self._in_line:
+            self._in_line = False
+            self.transport.resume_reading()
 
     def connection_lost(self, error: BaseException | None) -> None:
         self._server.connections.discard(self)

@@ -30,12 +30,14 @@ def test_answers_are_counted_by_type_and_coalesced_snapshots_without() -> None:
     xds.measure("sent", LISTENER, 100.0)
     xds.measure("refused", LISTENER, 0.02)
     xds.measure("coalesced", TypeUrl(""), 3)
+    xds.measure("handshake failed", TypeUrl(""), 1)
 
     page = metrics.render().decode()
     assert 'xds_sent_bytes_total{type="Listener"} 100.0' in page
     assert 'xds_responses_total{event="refused",type="Listener"} 1.0' in page
     assert 'xds_ack_seconds_count{type="Listener"} 1.0' in page
     assert "xds_coalesced_total 3.0" in page
+    assert "xds_handshakes_failed_total 1.0" in page
 
 
 def test_stale_is_the_age_of_the_oldest() -> None:

@@ -21,7 +21,7 @@ from grpclib.reflection.v1 import reflection_pb2
 
 from services.gloo.resources import CLUSTER, ENDPOINTS, ROUTES, Resource, TypeUrl
 from services.gloo.xds import Cache, Options, XdsServer
-from tests.services.gloo.xds.drivers import ROLE, Driver, Streams, serving, snapshot
+from tests.services.gloo.xds.drivers import METHODS, ROLE, Driver, Streams, serving, snapshot
 from tests.support.waiting import eventually
 
 ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
@@ -99,6 +99,20 @@ async def test_a_role_that_appears_later_is_served() -> None:
         cache.set(ROLE, snapshot({CLUSTER: {"a": "a1"}}))
 
         assert pb.DiscoveryResponse.FromString(await call.read()).resources[0].value == b"a1"
+        call.cancel()
+
+
+async def test_an_empty_role_that_appears_later_is_served_too() -> None:
+    """Envoy's start waits for the answer."""
+    async with connected() as (server, cache, channel):
+        call = channel.stream_stream(ADS)()
+        await call.write(request(CLUSTER))
+        await eventually(lambda: any(client["types"] for client in server.clients()))
+
+        cache.set(ROLE, snapshot({ROUTES: {"r": "r1"}}))
+
+        async with asyncio.timeout(10):
+            assert not pb.DiscoveryResponse.FromString(await call.read()).resources
         call.cancel()
 
 
@@ -210,6 +224,19 @@ async def test_a_client_may_be_turned_away() -> None:
         await call.write(request(CLUSTER))
 
         assert await failure(call) == (grpc.StatusCode.PERMISSION_DENIED, "raw may not")
+
+
+@pytest.mark.parametrize("type_url", METHODS, ids=lambda type_url: METHODS[type_url][1])
+async def test_fetching_once_is_refused_in_words(type_url: TypeUrl) -> None:
+    service, what = METHODS[type_url]
+    async with connected() as (_, cache, channel):
+        cache.set(ROLE, snapshot({type_url: {"a": "a1"}}))
+
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await channel.unary_unary(f"/envoy.service.{service}/Fetch{what}")(request(type_url))
+
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert refused.value.details() == f"nothing is fetched here; follow it with Stream{what} or Delta{what}"
 
 
 # --- limits -----------------------------------------------------------------------------------------------

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,13 @@ def files_of(authority: Authority, *, clients: bool = True) -> Files:
 
 
 @asynccontextmanager
-async def secured(files: Files, **roles: list[str]) -> AsyncIterator[tuple[XdsServer, Cache, Roles]]:
+async def secured(
+    files: Files, roles: Mapping[str, list[str]] | None = None, **more: Any
+) -> AsyncIterator[tuple[XdsServer, Cache, Roles]]:
     """A server over TLS whose files are followed; *roles* by alternative name."""
     cache, table = Cache(), Roles()
-    table.allow([gloo.XdsClient(san=san, roles=each) for san, each in roles.items()])
-    server = XdsServer(cache, admit=table.admit)
+    table.allow([gloo.XdsClient(san=san, roles=each) for san, each in (roles or {}).items()])
+    server = XdsServer(cache, admit=table.admit, **more)
     seen = files.signature()
     await server.start("127.0.0.1", 0, files.load())
     following = asyncio.create_task(follow(files, seen, server.renew, every=0.02))
@@ -112,20 +115,72 @@ async def test_a_certificate_of_the_authority_gets_in(authority: Authority) -> N
         call.cancel()
 
 
-@pytest.mark.parametrize("stranger", [False, True], ids=["no certificate", "another authority's"])
-async def test_others_do_not_get_in(authority: Authority, tmp_path: Path, stranger: bool) -> None:
-    own = Authority(tmp_path / "other", "other").issue("client", f"URI:{SPIFFE}") if stranger else None
+def knock(port: int, context: ssl.SSLContext | None, say: bytes) -> None:
+    """Connect, say something and wait for the end; the client says why it does not like it, as Envoy does."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
+        if context is not None:
+            with context.wrap_socket(plain, server_hostname="localhost") as secured:
+                secured.recv(1)
+        elif say:
+            plain.sendall(say)
+            plain.recv(1)
+
+
+PLAIN = ("no TLS", "goes away")
+
+
+@pytest.mark.parametrize(
+    ("who", "why"),
+    [
+        ("no certificate", "it shows no certificate"),
+        ("another's", "its certificate is not accepted: unable to get local issuer certificate"),
+        ("expired", "its certificate is not accepted: certificate has expired"),
+        ("distrusts us", "it does not accept our certificate: unknown ca"),
+        ("no TLS", "it does not speak TLS"),
+        ("goes away", "the connection ended before the TLS handshake did"),
+    ],
+)
+async def test_who_fails_at_tls_is_listed_and_counted(
+    authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture, who: str, why: str
+) -> None:
+    other = Authority(tmp_path / "other", "other")
+    own = {
+        "another's": other.issue("client", f"URI:{SPIFFE}"),
+        "expired": authority.issue("client", f"URI:{SPIFFE}", days=-1),
+    }.get(who)
+    trusted = other if who == "distrusts us" else authority
+    context = ssl.create_default_context(cafile=str(trusted.cert))
+    if own is not None:
+        context.load_cert_chain(own.cert, own.key)
+    counted = list[str]()
+    async with secured(files_of(authority), measure=lambda event, *_: counted.append(event)) as (server, *_):
+        for _ in range(2):
+            says = b"" if who == "goes away" else b"GET / HTTP/1.1\r\n\r\n"
+            await asyncio.to_thread(knock, server.port, None if who in PLAIN else context, says)
+
+        [entry] = await eventually(server.refused, until=lambda rows: rows and rows[0]["times"] == 2)
+
+        assert entry["problem"] == f"the TLS handshake with 127.0.0.1 failed: {why}"
+        assert (entry["node"], entry["role"], entry["address"]) == ("", "", "127.0.0.1")
+        assert counted == ["handshake failed"] * 2
+        assert caplog.text.count(why) == 1
+        assert server.clients() == []
+
+
+async def test_others_are_let_in_while_some_never_say_a_word(authority: Authority) -> None:
+    own = authority.issue("client", f"URI:{SPIFFE}")
     async with (
         secured(files_of(authority)) as (server, cache, _),
         channel_of(server, authority, own) as channel,
     ):
         cache.set(ROLE, snapshot({CLUSTER: {"a": "a1"}}))
+        silent = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(30)]
 
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await ask(channel)
+        call, _ = await ask(channel)
 
-        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert server.clients() == []
+        call.cancel()
+        for _, writer in silent:
+            writer.close()
 
 
 async def test_without_an_authority_for_clients_all_get_in(authority: Authority) -> None:
@@ -143,7 +198,7 @@ async def test_without_an_authority_for_clients_all_get_in(authority: Authority)
 async def test_a_role_that_is_not_the_certificates_is_refused_and_listed(authority: Authority) -> None:
     own = authority.issue("client", f"URI:{SPIFFE}", "DNS:gateway.example.org")
     async with (
-        secured(files_of(authority), **{SPIFFE: [ROLE]}) as (server, cache, _),
+        secured(files_of(authority), {SPIFFE: [ROLE]}) as (server, cache, _),
         channel_of(server, authority, own) as channel,
     ):
         for role in (ROLE, "ns~other"):
@@ -168,7 +223,7 @@ async def test_a_role_that_is_not_the_certificates_is_refused_and_listed(authori
 async def test_a_right_taken_away_ends_the_stream(authority: Authority) -> None:
     own = authority.issue("client", f"URI:{SPIFFE}")
     async with (
-        secured(files_of(authority), **{SPIFFE: [ROLE]}) as (server, cache, roles),
+        secured(files_of(authority), {SPIFFE: [ROLE]}) as (server, cache, roles),
         channel_of(server, authority, own) as channel,
     ):
         cache.set(ROLE, snapshot({CLUSTER: {"a": "a1"}}))
@@ -268,7 +323,7 @@ def test_roles_go_by_alternative_names(names: list[tuple[str, str]], role: str, 
 async def test_the_real_envoy_over_mutual_tls(authority: Authority, tmp_path: Path, delta: bool) -> None:
     own = authority.issue("client", f"URI:{SPIFFE}")
     content = snapshot_of(clusters=[eds_cluster("a")], endpoints=[endpoints("a", 1)])
-    async with secured(files_of(authority), **{SPIFFE: [ROLE]}) as (server, cache, _):
+    async with secured(files_of(authority), {SPIFFE: [ROLE]}) as (server, cache, _):
         cache.set(ROLE, content)
         for certificate, state in ((own, 1), (None, 0)):
             bootstrap = ads_bootstrap(

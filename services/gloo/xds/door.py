@@ -1,0 +1,129 @@
+"""The way in: connections accepted at a pace, over TLS where it is wanted; who fails at that is told of.
+
+asyncio's own servers take in all that wait at once, whoever is served meanwhile, and say nothing of a TLS
+handshake that fails: to an operator, an Envoy whose certificate has expired would not be there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from ssl import SSLCertVerificationError, SSLContext, SSLError
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 1_024  # connections not accepted yet: all Envoys may come at once
+PACE = 0.002  # seconds from one connection to the next; in between are those who are here already
+EXHAUSTED_PAUSE = 1.0
+HANDSHAKE_TIMEOUT = 10.0
+MAX_HANDSHAKES = 500  # at a time; the one that takes longest makes room
+
+Failed = Callable[[str, str], None]
+"""Called with the host of who did not get in, and why."""
+
+_ALERTS = ("ALERT_UNKNOWN_CA", "ALERT_BAD_CERTIFICATE", "ALERT_CERTIFICATE", "ALERT_UNSUPPORTED_CERTIFICATE")
+_NOT_TLS = ("HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL")
+
+
+class Door:
+    """Listens, and hands connections to the protocols that *make* makes."""
+
+    def __init__(self, make: Callable[[], asyncio.BaseProtocol], failed: Failed) -> None:
+        self._make = make
+        self._failed = failed
+        self._ssl: SSLContext | None = None
+        self._entering: dict[asyncio.Task[None], socket.socket] = {}  # the first has been at it the longest
+        self.sockets: list[socket.socket] = []
+
+    async def open(self, host: str, port: int, ssl: SSLContext | None) -> None:
+        """Listen on every address of *host*; ``OSError`` when that cannot be."""
+        self._ssl = ssl
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        try:
+            for family, *_, address in dict.fromkeys(found):
+                listening = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+                listening.setblocking(False)
+                self.sockets.append(listening)
+        except OSError:
+            self.close()
+            raise
+        for listening in self.sockets:
+            self._watch(listening)
+
+    def renew(self, ssl: SSLContext) -> None:
+        """Meet new connections with *ssl*; those that stand, stand."""
+        self._ssl = ssl
+
+    def close(self) -> None:
+        """Let nobody in any more; ``wait_closed`` until those on the threshold are gone."""
+        for listening in self.sockets:
+            asyncio.get_running_loop().remove_reader(listening)
+            listening.close()
+        self.sockets.clear()
+        for task in self._entering:
+            task.cancel()
+
+    async def wait_closed(self) -> None:
+        if self._entering:
+            await asyncio.wait(self._entering)
+
+    def _watch(self, listening: socket.socket) -> None:
+        if listening in self.sockets:
+            asyncio.get_running_loop().add_reader(listening, self._accept, listening)
+
+    def _rest(self, listening: socket.socket, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listening)
+        loop.call_later(seconds, self._watch, listening)
+
+    def _accept(self, listening: socket.socket) -> None:
+        try:
+            connection, address = listening.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as error:  # no file descriptors, no memory
+            log.error("no connection can be accepted", extra={"error": str(error)})
+            self._rest(listening, EXHAUSTED_PAUSE)
+            return
+        self._rest(listening, PACE)
+        connection.setblocking(False)
+        if len(self._entering) >= MAX_HANDSHAKES:
+            next(iter(self._entering)).cancel()
+        task = asyncio.get_running_loop().create_task(self._let_in(connection, str(address[0])))
+        self._entering[task] = connection
+        task.add_done_callback(self._entered)
+
+    async def _let_in(self, connection: socket.socket, host: str) -> None:
+        ssl = self._ssl
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._make, connection, ssl=ssl, ssl_handshake_timeout=HANDSHAKE_TIMEOUT if ssl else None
+            )
+        except OSError as error:
+            if ssl is not None:
+                self._failed(host, reason(error))
+
+    def _entered(self, task: asyncio.Task[None]) -> None:
+        connection = self._entering.pop(task)
+        if task.cancelled():
+            connection.close()
+
+
+def reason(error: OSError) -> str:
+    """Why a handshake failed, in words for an operator."""
+    if isinstance(error, SSLCertVerificationError):
+        return f"its certificate is not accepted: {error.verify_message}"
+    if not isinstance(error, SSLError):
+        return "the connection ended before the TLS handshake did"
+    code = error.reason or "unknown"
+    words = code.lower().replace("_", " ")
+    if code == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+        return "it shows no certificate"
+    if code.endswith(_NOT_TLS):
+        return "it does not speak TLS"
+    if any(alert in code for alert in _ALERTS):
+        return f"it does not accept our certificate: {words.partition('alert ')[2]}"
+    return words
