@@ -58,6 +58,10 @@ REALS = [0, 0.00001, 0.5, 33.3, 100, 100.1, -1]
 TIMES = ["0s", "0.000000001s", "0.001s", "1s", "15s", "3600s", "-1s", "1000000000s", "99999999999s"]
 NAMES = ["a", "b", "consul", "missing"]
 PATHS, HOSTS, HEADERS, SOON = ["/", "/api", "/a/b"], ["example.com", "a.b"], ["x-a", "x-b"], ["1s", "3.5s"]
+PERCENT = [0, 50, 100]
+SHARES = ["healthyPanicThreshold", "minWeightPercent", "maxEjectionPercent", "enforcingConsecutive5xx"]
+SHARES += ["enforcingSuccessRate", "enforcingConsecutiveGatewayFailure", "enforcingLocalOriginSuccessRate"]
+SHARES += ["enforcingConsecutiveLocalOriginFailure"]
 USUAL: dict[str, list[Any]] = {
     "prefix": PATHS,
     "exact": PATHS,
@@ -92,6 +96,30 @@ USUAL: dict[str, list[Any]] = {
     "portRedirect": [8080],
     "percentage": [0, 12.5, 100],
     "baseInterval": ["0.1s"],
+    **dict.fromkeys(("interval", "noTrafficInterval", "unhealthyInterval", "slowStartWindow"), SOON),
+    **dict.fromkeys(("unhealthyEdgeInterval", "healthyEdgeInterval", "baseEjectionTime"), SOON),
+    **dict.fromkeys(("intervalJitter", "initialJitter", "updateMergeWindow", "dnsRefreshRate"), SOON),
+    **dict.fromkeys(("idleTimeout", "maxStreamDuration", "keepaliveTime", "keepaliveInterval"), SOON),
+    **dict.fromkeys(SHARES, PERCENT),
+    "unhealthyThreshold": [1, 3],
+    "healthyThreshold": [1, 3],
+    "initialStreamWindowSize": [65535, 2**20],
+    "initialConnectionWindowSize": [65535, 2**20],
+    "perUpstreamPreconnectRatio": [1, 1.5],
+    "predictivePreconnectRatio": [1, 3],
+    "minimumRingSize": [1, 1024],
+    "maximumRingSize": [1024, 2048],
+    "maxConcurrentStreams": [1, 100],
+    "choiceCount": [2, 5],
+    "aggression": [0.5, 2],
+    "start": [100, 200],
+    "end": [300, 600],
+    "text": ["00", "cafe"],
+    "host": HOSTS,
+    "authority": HOSTS,
+    "path": PATHS,
+    "method": ["GET", "POST"],
+    "eventLogPath": ["/dev/null"],
     "allowOrigin": ["https://example.com", "*"],
     "allowOriginRegex": ["https://.*"],
     "allowMethods": ["GET", "POST"],
@@ -108,6 +136,7 @@ USUAL: dict[str, list[Any]] = {
 }
 NEEDED = {"header", "destination", "hosts", "pattern", "resetHeaders", "destinations", "single", "multi"}
 NEEDED |= {"routeAction", "redirectAction", "directResponseAction", "upstream", "consul", "static"}
+SINGLE = {"healthChecks"}  # lists of one, says Envoy
 NOT_MADE = {"metadata", "metadataStatic", "status", "namespacedStatuses", "discoveryMetadata"}
 
 
@@ -149,7 +178,8 @@ def message(name: str, random: Case, depth: int = 0) -> dict[str, Any]:
         if field in NOT_MADE or oneof in groups or depth > 6 or random.random() > chance(name, field, random):
             continue
         groups |= {oneof} - {""}
-        members = [value(field, kind, type_name, random, depth) for _ in range(count(shape, random))]
+        often = 1 if field in SINGLE else count(shape, random)
+        members = [value(field, kind, type_name, random, depth) for _ in range(often)]
         first = members[0] if members else None
         made[field] = {"one": first, "list": members, "map": {"tag_v1": first} if members else {}}[shape]
     return made
