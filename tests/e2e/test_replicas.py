@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.test_quarantine import BIG_REGEX, STRICT
+from tests.support.backends import Backend
 from tests.support.ports import free_port
 from tests.support.replicas import Replica, leader
-from tests.support.stack import Stack, direct, fetch, virtual_service
+from tests.support.stack import ROLES, Stack, direct, fetch, to_upstream, virtual_service
+from tests.support.statuses import watched_statuses
 from tests.support.traffic import undisturbed
 from tests.support.waiting import eventually
 
@@ -112,3 +117,150 @@ async def test_an_envoy_that_moves_is_sent_nothing_and_finds_what_it_had(strict:
         assert await stack.raw("VirtualService", "shop") == said
     await write(stack, "mended")
     await stack.status_is("Accepted", "VirtualService", "shop")
+
+
+LIVE_WITHIN = 20.0  # seconds for an edit made while a leader is dead; mostly it is a tenth of a second
+TOLD_WITHIN = 30.0  # seconds to the next status when a leader was killed
+
+
+class Crowd:
+    """Two of each process, and two Envoys that know both gloos and share a port."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.of = {role: [Replica(stack, role, f"{role}-{n}") for n in (1, 2)] for role in ROLES}
+        self.slowest: dict[str, float] = {}
+        self.took: dict[str, float] = {}
+        self._number = 0
+
+    async def start(self) -> None:
+        stack = self.stack
+        for name in ("envoy", *ROLES):
+            await stack.stop_process(name)
+        async with asyncio.TaskGroup() as tasks:
+            for replica in itertools.chain(*self.of.values()):
+                tasks.create_task(replica.start())
+        ports = [replica.xds_port for replica in self.of["gloo"]]
+        stack.start_envoy("envoy-1", stack.admin_port, xds_ports=ports)
+        stack.start_envoy("envoy-2", free_port(), xds_ports=ports)
+
+    async def victim(self, role: str) -> Replica:
+        """The leader; discovery has none."""
+        return self.of[role][0] if role == "discovery" else await leader(self.of[role])
+
+    async def told(self, what: str, role: str) -> None:
+        """Write something new, and note how long it takes until *role* has said something of it."""
+        began, self._number = time.monotonic(), self._number + 1
+        name = f"probe-{self._number}"
+        kind = "VirtualService" if role == "gateway" else "Upstream"
+        if role == "gateway":
+            domains = [f"{name}.example.com"]
+            await self.stack.put(kind, name, virtual_service(direct("/", name), domains=domains))
+        elif role == "gloo":
+            hosts = [{"addr": "127.0.0.1", "port": self.stack.admin_port}]
+            await self.stack.put(kind, name, {"static": {"hosts": hosts}})
+        else:
+            for share in ("a", "b", "c", "d"):  # some of them the one that is gone would have written
+                name = f"probe-{self._number}-{share}"
+                await self.stack.register(name, self.stack.admin_port)
+                await self.stack.status_is("Accepted", kind, name, within=TOLD_WITHIN)
+        await self.stack.status_is("Accepted", kind, name, within=TOLD_WITHIN)
+        took = round(time.monotonic() - began, 2)
+        self.took[f"{role} {what}"] = max(took, self.took.get(f"{role} {what}", 0.0))
+
+    async def edit(self, one: Backend, two: Backend) -> None:
+        """Change a VirtualService, an Upstream, a RouteTable and a service's instances, over and over."""
+        stack = self.stack
+        for number in itertools.count():
+            backend, other = (one, two) if number % 2 else (two, one)
+            changed = Change(stack, self.slowest)
+            await stack.put(
+                "VirtualService",
+                "edited",
+                virtual_service(direct("/", f"v{number}."), domains=["edited.com"]),
+            )
+            await changed.live("VirtualService", "edited.com", f"v{number}.")
+            hosts = [{"addr": "127.0.0.1", "port": backend.port}]
+            await stack.put("Upstream", "static", {"static": {"hosts": hosts}})
+            await changed.live("Upstream", "static.com", f'"{backend.name}"')
+            await stack.put("RouteTable", "table", {"routes": [direct("/", f"t{number}.")]})
+            await changed.live("RouteTable", "table.com", f"t{number}.")
+            await stack.register("moving", backend.port)
+            await stack.deregister("moving", other.port)
+            await changed.live("endpoints", "moving.com", f'"{backend.name}"')
+
+
+class Change:
+    def __init__(self, stack: Stack, slowest: dict[str, float]) -> None:
+        self._stack = stack
+        self._slowest = slowest
+
+    async def live(self, what: str, host: str, saying: str) -> None:
+        """Wait until both Envoys answer so: of many connections each gets some."""
+        began = time.monotonic()
+        for _ in range(6):
+            await self._stack.answers("/", host=host, saying=saying, within=LIVE_WITHIN)
+        self._slowest[what] = round(max(self._slowest.get(what, 0.0), time.monotonic() - began), 2)
+
+
+async def prepare(stack: Stack, one: Backend) -> None:
+    await stack.put("Upstream", "static", {"static": {"hosts": [{"addr": "127.0.0.1", "port": one.port}]}})
+    await stack.register("moving", one.port)
+    await stack.put("RouteTable", "table", {"routes": [direct("/", "t.")]})
+    delegate = {"delegateAction": {"ref": {"name": "table", "namespace": "gloo-system"}}}
+    routes = {
+        "edited.com": direct("/", "v."),
+        "static.com": to_upstream("/", "static"),
+        "table.com": {"matchers": [{"prefix": "/"}], **delegate},
+        "moving.com": to_upstream("/", "moving"),
+    }
+    for domain, route in routes.items():
+        await stack.put(
+            "VirtualService", domain.removesuffix(".com"), virtual_service(route, domains=[domain])
+        )
+    for domain in routes:
+        await stack.answers("/", host=domain, within=30.0)
+
+
+@pytest.mark.timeout(600)
+async def test_any_process_may_be_killed_at_any_time(tmp_path: Path) -> None:
+    """No request fails, no edit is lost, no status is lost or flaps, nothing refused is sent again."""
+    await survive(tmp_path, rounds=1)
+
+
+@pytest.mark.soak
+async def test_processes_may_be_killed_again_and_again(tmp_path: Path) -> None:
+    await survive(tmp_path, rounds=20)
+
+
+async def survive(folder: Path, rounds: int) -> None:
+    async with Stack(folder, runtime=STRICT) as stack, Backend("one") as one, Backend("two") as two:
+        crowd = Crowd(stack)
+        await crowd.start()
+        await prepare(stack, one)
+        await write(stack, "old")
+        await poison(stack, "bad")
+        async with (
+            watched_statuses(stack.consul) as statuses,
+            undisturbed(stack.http_port, SHOP, saying=["old"]),
+            undisturbed(stack.http_port, "static.com", saying=["one", "two"]),
+            undisturbed(stack.http_port, "moving.com", saying=["one", "two"]),
+            undisturbed(stack.http_port, "edited.com", saying=["v"]) as traffic,
+        ):
+            editing = asyncio.create_task(crowd.edit(one, two))
+            for role in ROLES * rounds:
+                await crowd.told("untouched", role)
+                for how in (Replica.kill, Replica.stop):
+                    victim = await crowd.victim(role)
+                    await how(victim)
+                    await crowd.told(f"after {how.__name__}", role)
+                    await victim.start()
+                    await traffic.flows()
+                assert not editing.done(), editing
+            editing.cancel()
+            await asyncio.wait([editing])
+            ends = ("VirtualService/gloo-system/shop", "Proxy/gloo-system/gateway-proxy")
+            await eventually(
+                lambda: statuses.unsettled(*ends), until=lambda found: not found, within=TOLD_WITHIN
+            )
+        print(crowd.took, crowd.slowest)
