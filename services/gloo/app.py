@@ -29,6 +29,10 @@ SETTINGS_USED = (
     "gloo.regexMaxProgramSize",
     "gloo.invalidConfigPolicy",
     "refreshRate",
+    "vaultSecretSource",
+    "directorySecretSource",
+    "secretOptions",
+    "upstreamOptions.sslParameters",
 )
 
 

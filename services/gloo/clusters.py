@@ -7,8 +7,8 @@ the service and touches nothing else.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Set
-from typing import Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from typing import Any, Protocol
 
 from protos import gloo
 from services.gloo.memory import Following, Memory
@@ -24,6 +24,8 @@ from services.gloo.translator.consul import (
 )
 from services.gloo.translator.endpoints import Endpoint, translate_endpoints
 from services.gloo.translator.names import cluster_name
+from services.gloo.translator.secret import names_asked_for
+from shared.incremental.units import Key
 from shared.ref import Ref, Source
 from shared.report import Report
 
@@ -41,6 +43,10 @@ class Instances(Protocol):
     ) -> tuple[Endpoint, ...]: ...
 
 
+def _nothing(key: Key) -> None:
+    """What there is to look at for Upstreams that stand alone."""
+
+
 class Clusters:
     """``clusters``, ``endpoints`` and ``reports`` are for reading; a broken Upstream keeps its last good
     cluster."""
@@ -55,13 +61,24 @@ class Clusters:
         self._following: dict[str, Following] = {}
         self._followers: defaultdict[str, set[str]] = defaultdict(set)
         self._selections: frozenset[ConsulSelection] = frozenset()
+        self._looked: dict[Ref, set[Key]] = {}
+        self._secrets: dict[str, frozenset[str]] = {}  # by cluster
         if policy.replace_invalid_routes:
             self.clusters = self.clusters.patched(put=[fallback_resources(policy)[0]])
 
-    def put_upstream(self, ref: Ref, upstream: gloo.Upstream) -> Resource | None:
+    def put_upstream(
+        self, ref: Ref, upstream: gloo.Upstream, get: Callable[[Key], Any] = _nothing
+    ) -> Resource | None:
         """The cluster of a new or changed Upstream, to hand to ``patch``; its report is kept."""
         name = cluster_name(ref)
-        made, report = translate_upstream(upstream, self._policy)
+        looked = set[Key]()
+
+        def read(kind: str, of: Ref) -> Any:
+            looked.add((kind, of))
+            return get((kind, of))
+
+        made, report = translate_upstream(upstream, self._policy, read)
+        self._look(ref, looked)
         self.reports[ref] = report
         if made is not None and upstream.consul is not None:
             selection = upstream_selection(upstream.consul)
@@ -70,6 +87,24 @@ class Clusters:
             self._unfollow(name)
         last_good = self.clusters.by_name.get(name) or (self.remembered(ref) if made is None else None)
         return choose_resource(made, bool(report.errors), last_good)
+
+    def looked_at(self, keys: Set[Key]) -> set[Ref]:
+        """The Upstreams to translate again because they looked at one of *keys*."""
+        return {ref for ref, looked in self._looked.items() if not looked.isdisjoint(keys)} if keys else set()
+
+    @property
+    def looks(self) -> Iterable[Key]:
+        """All that Upstreams look at."""
+        return (key for looked in self._looked.values() for key in looked)
+
+    @property
+    def secrets(self) -> dict[str, frozenset[Source]]:
+        """The secrets that clusters name, and the objects they do it for."""
+        found: dict[str, frozenset[Source]] = {}
+        for cluster, names in self._secrets.items():
+            for name in names:
+                found[name] = found.get(name, frozenset()) | self.clusters.by_name[cluster].sources
+        return found
 
     def remembered(self, ref: Ref) -> Resource | None:
         """The cluster that a broken Upstream had before the start, to hand to ``patch``."""
@@ -88,6 +123,7 @@ class Clusters:
         """Forget an Upstream; the name of its cluster, to hand to ``patch``."""
         name = cluster_name(ref)
         self.reports.pop(ref, None)
+        self._look(ref, set())
         self._unfollow(name)
         return name
 
@@ -107,6 +143,7 @@ class Clusters:
         put = list(put)
         before = self.clusters, self.endpoints
         self.clusters = self.clusters.patched(put=put, drop=drop)
+        self._note_secrets(put, drop)
         touched = {resource.name for resource in put if resource.name in self._following}
         touched.update(*(self._followers[service] for service in services if service in self._followers))
         gone = [name for name in self.endpoints.by_name if name not in self._following] if put or drop else ()
@@ -124,6 +161,21 @@ class Clusters:
         )
         chosen = [endpoint for endpoint in found if wanted.admits(endpoint)]
         return translate_endpoints(cluster, chosen, following.subsets, following.sources)
+
+    def _look(self, ref: Ref, looked: set[Key]) -> None:
+        if looked:
+            self._looked[ref] = looked
+        else:
+            self._looked.pop(ref, None)
+
+    def _note_secrets(self, put: Iterable[Resource], drop: Iterable[str]) -> None:
+        for name in drop:
+            self._secrets.pop(name, None)
+        for made in put:
+            if names := names_asked_for(made.body):
+                self._secrets[made.name] = names
+            else:
+                self._secrets.pop(made.name, None)
 
     def _follow(self, name: str, following: Following) -> None:
         self._unfollow(name)

@@ -195,6 +195,10 @@ class Feedback:
         held = [each for role in self._held.values() for each in role if each.place.type_url == ROUTES]
         return [each.good for each in held if each.good and each.part != WHOLE]
 
+    def standing_in(self, role: str) -> list[bytes]:
+        """A role's listeners and clusters that stand in for others."""
+        return [each.good for each in self._held.get(role, ()) if each.good and each.place.type_url != ROUTES]
+
     def good(self, role: str) -> bool:
         """Whether no Envoy refuses what is served now."""
         refused = any(refusal.role == role for refusal in self.unheld())

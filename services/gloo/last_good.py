@@ -6,6 +6,8 @@ format is set aside with a warning, never served.
 
 With the snapshot goes what is held back from it, so that nothing refused is sent again, and what endpoints
 were made of, so that a cluster of something broken goes on following its service.
+
+Secrets are left out: keys do not belong on this disk. An Envoy keeps those that it has.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import orjson
 from services.gloo.memory import Following
 from services.gloo.parts import parts_of
 from services.gloo.quarantine import Blame, Held, Place
-from services.gloo.resources import ROUTES, Resources, Snapshot, TypeUrl, resource
+from services.gloo.resources import ROUTES, SECRET, Resources, Snapshot, TypeUrl, resource
 from services.gloo.translator.consul import ConsulSelection, SubsetKeys
 from shared.ref import Ref, Source
 
@@ -62,6 +64,8 @@ def pack(role: str, state: State, written: float) -> bytes:
     bodies: list[bytes] = []
     types: dict[str, list[Any]] = {}
     for type_url, resources in state.snapshot.by_type.items():
+        if type_url == SECRET:
+            continue
         listed = types[type_url] = []
         for each in resources.by_name.values():
             listed.append([each.name, len(each.body), _sources(each.sources)])

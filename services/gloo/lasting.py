@@ -74,6 +74,11 @@ class Lasting:
         if self._kept is not None:
             await self._kept.flush()
 
+    @property
+    def restored(self) -> bool:
+        """Whether there is something that was served before."""
+        return bool(self._states)
+
     def memory(self) -> Memory:
         """What translation is to know of what was served before it."""
         return Memory(

@@ -18,10 +18,23 @@ from services.gloo.parts import WHOLE
 from services.gloo.plugin import Policy
 from services.gloo.proxies import Host, Proxies
 from services.gloo.quarantine import Held
-from services.gloo.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, Resource, Snapshot
+from services.gloo.resources import (
+    CLUSTER,
+    EMPTY,
+    ENDPOINTS,
+    LISTENER,
+    ROUTES,
+    SECRET,
+    Resource,
+    Resources,
+    Snapshot,
+)
+from services.gloo.secrets.source import Answer
+from services.gloo.secrets.table import SecretTable
 from services.gloo.translator.consul import ConsulSelection, destination_cluster_name
 from services.gloo.translator.destination import translate_group
 from services.gloo.translator.proxy import merge_reports
+from services.gloo.translator.secret import names_asked_for, ref_of
 from services.gloo.translator.sources import Reports
 from services.gloo.xds.wire import mentions
 from shared.incremental.units import Key, Units
@@ -31,16 +44,18 @@ from shared.runtime.breath import Breath
 from shared.store.keys import PROXY, UPSTREAM, UPSTREAM_GROUP, Kind
 from shared.store.objects import Stored
 
+SECRET_KIND = "Secret"
 MOST_KNOWN = 10_000  # selections that are remembered at most
 
 
 @dataclass(slots=True)
 class Changes:
-    """What is new since the last time: objects by kind, and services whose endpoints differ."""
+    """What is new since the last time: objects by kind, services whose endpoints differ, secrets."""
 
     put: dict[Kind, dict[Ref, Stored]] = field(default_factory=dict)
     gone: dict[Kind, set[Ref]] = field(default_factory=dict)
     services: set[str] = field(default_factory=set)
+    secrets: dict[Ref, Answer] = field(default_factory=dict)
 
     def add(self, kind: Kind, put: Mapping[Ref, Stored], gone: Set[Ref]) -> None:
         puts, gones = self.put.setdefault(kind, {}), self.gone.setdefault(kind, set())
@@ -51,7 +66,7 @@ class Changes:
         puts.update(put)
 
     def __bool__(self) -> bool:
-        return any(self.put.values()) or any(self.gone.values()) or bool(self.services)
+        return any(self.put.values()) or any(self.gone.values()) or bool(self.services or self.secrets)
 
 
 @dataclass(slots=True)
@@ -60,6 +75,10 @@ class Outcome:
 
     snapshots: dict[str, Snapshot | None] = field(default_factory=dict)
     reported: set[Source] = field(default_factory=set)
+
+    def add(self, later: Outcome) -> None:
+        self.snapshots |= later.snapshots
+        self.reported |= later.reported
 
 
 class Pipeline:
@@ -72,11 +91,15 @@ class Pipeline:
         *,
         memory: Memory | None = None,
         stand_ins: Callable[[], Iterable[bytes]] = tuple,
+        standing_in: Callable[[str], Iterable[bytes]] = lambda role: (),
     ) -> None:
-        """*stand_ins* are virtual hosts served in place of newer ones; what they forward to is kept up."""
+        """*stand_ins* are virtual hosts served in place of newer ones; what they forward to is kept up.
+        *standing_in* gives such listeners and clusters of a role; so are their secrets."""
         self._memory = memory or Memory()
         self.clusters = Clusters(instances, policy, self._memory)
-        self._stand_ins = stand_ins
+        self.secrets = SecretTable()
+        self._secret_sets: dict[Ref, Resources] = {}
+        self._stand_ins, self._standing_in = stand_ins, standing_in
         self._known = self._memory.known()  # the choices wanted so far, by cluster
         self.proxies = Proxies(policy, self._memory)
         self.reports: dict[Source, Report] = {}
@@ -111,7 +134,9 @@ class Pipeline:
     async def apply(self, changes: Changes) -> Outcome:
         """Translate what changed, and nothing else."""
         self._breath, outcome = Breath(), Outcome()
-        looked_at: set[Key] = set()
+        looked_at: set[Key] = {
+            (SECRET_KIND, ref) for ref, answer in changes.secrets.items() if self.secrets.take(ref, answer)
+        }
         put, drop = await self._take_upstreams(changes, looked_at, outcome)
         self._take_groups(changes, looked_at, outcome)
         built, removed = await self._take_proxies(changes, looked_at, outcome)
@@ -120,9 +145,17 @@ class Pipeline:
         new, old = self.clusters.select(self._selections())
         self._memory.forget_clusters()
         shared_differs = self.clusters.patch([*put, *new], [*drop, *old], changes.services)
-        for ref in self.proxies.served if shared_differs else built:
+        renewed = self._place_secrets()
+        for ref in self.proxies.served if shared_differs else built | renewed:
             outcome.snapshots[role_of(ref)] = self.snapshot(ref)
         return outcome
+
+    @property
+    def secrets_wanted(self) -> frozenset[Ref]:
+        """The Secrets that objects refer to, and those that something served still needs."""
+        served = (ref_of(name) for each in self._secret_sets.values() for name in each.by_name)
+        looked = (ref for kind, ref in (*self.clusters.looks, *self.proxies.looks) if kind == SECRET_KIND)
+        return frozenset(ref for ref in (*served, *looked) if isinstance(ref, Ref))
 
     def snapshot(self, ref: Ref) -> Snapshot:
         """All that a Proxy's Envoys are served now."""
@@ -133,8 +166,26 @@ class Pipeline:
                 ENDPOINTS: self.clusters.endpoints,
                 LISTENER: served.listeners,
                 ROUTES: served.routes,
+                SECRET: self._secret_sets[ref],
             }
         )
+
+    def _place_secrets(self) -> set[Ref]:
+        """Give each Proxy the secrets its listeners and clusters name, and no others; those that differ."""
+        shared, differing = self.clusters.secrets, set()
+        for ref in self._secret_sets.keys() - self.proxies.served.keys():
+            del self._secret_sets[ref]
+        for ref, served in self.proxies.served.items():
+            kept = (name for body in self._standing_in(role_of(ref)) for name in names_asked_for(body))
+            asked = {**dict.fromkeys(kept, frozenset[Source]()), **shared, **served.secrets}
+            before = self._secret_sets.get(ref, EMPTY)
+            gone = before.by_name.keys() - asked.keys()
+            now = before.patched(put=self.secrets.resources(asked), drop=gone)
+            if now is not before:
+                differing.add(ref)
+            self._secret_sets[ref] = now
+        self.secrets.keep(self.secrets_wanted)
+        return differing
 
     async def _take_upstreams(
         self, changes: Changes, looked_at: set[Key], outcome: Outcome
@@ -144,13 +195,17 @@ class Pipeline:
         for ref, stored in changes.put.get(UPSTREAM, {}).items():
             message = self._take(stored, looked_at, outcome)
             if isinstance(message, gloo.Upstream):
-                made = self.clusters.put_upstream(ref, message)
+                made = self.clusters.put_upstream(ref, message, self._get)
                 if made is not None:
                     put.append(made)
                 outcome.reported.add(stored.source)
             elif stored.message is None and (UPSTREAM.name, ref) not in self._read:
                 put += filter(None, [self.clusters.remembered(ref)])
             await self._breath.take()
+        for ref in self.clusters.looked_at(looked_at) - changes.gone.get(UPSTREAM, set()):
+            made = self.clusters.put_upstream(ref, self._read[UPSTREAM.name, ref], self._get)
+            put += filter(None, [made])
+            outcome.reported.add(Source(UPSTREAM.name, ref))
         for ref in changes.gone.get(UPSTREAM, ()):
             self._lose(UPSTREAM, ref, looked_at)
             drop.append(self.clusters.drop_upstream(ref))
@@ -230,7 +285,7 @@ class Pipeline:
             outcome.reported.add(source)
 
     def _get(self, key: Any) -> object:
-        return self._read.get(key)
+        return self.secrets.known.get(key[1]) if key[0] == SECRET_KIND else self._read.get(key)
 
     def _told(self, held: Held, text: str) -> Reports:
         place = held.place

@@ -21,6 +21,7 @@ from services.gloo.translator.listener import listener_conflicts, translate_list
 from services.gloo.translator.names import route_configuration_name
 from services.gloo.translator.patches import looked_at
 from services.gloo.translator.proxy import check_proxy, max_body, merge_reports
+from services.gloo.translator.secret import names_asked_for
 from services.gloo.translator.sources import Origin, Reports, attribute, origins_of
 from services.gloo.translator.virtual_host import (
     TranslatedHost,
@@ -89,6 +90,7 @@ class ServedProxy:
     routes: Resources = EMPTY
     reports: Reports = field(default_factory=dict)
     selections: frozenset[ConsulSelection] = frozenset()
+    secrets: Mapping[str, frozenset[Source]] = field(default_factory=dict)  # by name, and for whom
     partial: tuple[tuple[str, str], ...] = ()  # hosts without their broken routes, by route configuration
 
 
@@ -157,6 +159,11 @@ class Proxies:
         """The Proxies to build again because their listeners looked at one of *keys*."""
         return {ref for ref, looked in self._looked.items() if not looked.isdisjoint(keys)}
 
+    @property
+    def looks(self) -> Iterable[Key]:
+        """All that listeners look at."""
+        return (key for looked in self._looked.values() for key in looked)
+
     def build(self, ref: Ref, get: Callable[[Key], Any]) -> ServedProxy:
         """Join the Proxy's hosts and listeners to what its Envoys get."""
         looked = self._looked[ref] = set[Key]()
@@ -170,6 +177,7 @@ class Proxies:
         listeners, routes = list(self._fallback), []
         selections: set[ConsulSelection] = set()
         partial: list[tuple[str, str]] = []
+        secrets: dict[str, frozenset[Source]] = {}
         conflicts = listener_conflicts(proxy.listeners)
         for i, (given, sheet) in enumerate(zip(proxy.listeners, self._sheets[ref].values(), strict=True)):
             done = translate_listener(
@@ -190,6 +198,9 @@ class Proxies:
             if made is not None and made.name not in {each.name for each in listeners}:
                 name = route_configuration_name(given.name)
                 listeners.append(made)
+                for secret in names_asked_for(made.body):
+                    asking = done.secrets.get(secret, made.sources)
+                    secrets[secret] = secrets.get(secret, frozenset()) | asking
                 routes.append(join_route_configuration(name, hosts, given.route_options))
                 selections.update(*(host.selections for host in hosts))
         served = ServedProxy(
@@ -197,6 +208,7 @@ class Proxies:
             routes=before.routes.patched(put=routes, drop=_others(before.routes, routes)),
             reports=reports,
             selections=frozenset(selections),
+            secrets=secrets,
             partial=tuple(partial),
         )
         self.served[ref] = served

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 from protos import gloo
@@ -16,13 +16,17 @@ from services.gloo.lasting import Lasting
 from services.gloo.pages import progress_page
 from services.gloo.pipeline import Changes, Outcome, Pipeline, proxy_of
 from services.gloo.plugin import Policy
+from services.gloo.secrets.feed import SecretFeed
+from services.gloo.secrets.metrics import show_secrets
+from services.gloo.secrets.options import secret_sources
+from services.gloo.secrets.source import Answer
 from services.gloo.speaker import Speaker
 from shared.consul.blocking import WatchOptions, WatchState
 from shared.consul.client import Consul
 from shared.consul.holds import Holds
 from shared.consul.members import Members
 from shared.consul.metrics import show_holds, show_watches
-from shared.ref import Source
+from shared.ref import Ref, Source
 from shared.runtime.identity import member_value
 from shared.runtime.service import Context
 from shared.runtime.settle import Settle
@@ -32,6 +36,7 @@ from shared.store.watch import watch_objects
 log = logging.getLogger(__name__)
 
 KINDS = (PROXY, UPSTREAM, UPSTREAM_GROUP)
+SECRET_SECONDS = 5.0  # that new references to secrets may hold up what goes with them
 MEMBER_TTL = 15.0  # seconds; membership here tells people, and whom a refusal is left to
 
 
@@ -55,6 +60,10 @@ class Session:
             Policy.of(settings),
             memory=lasting.memory(),
             stand_ins=lasting.feedback.stand_ins,
+            standing_in=lasting.feedback.standing_in,
+        )
+        self._secrets = SecretFeed(
+            secret_sources(settings, os.environ), self._secrets_changed, namespaces=self._namespaces
         )
         lasting.feedback.trace = self._pipeline.trace
         self._changes = Changes()
@@ -97,11 +106,13 @@ class Session:
         self._context.admin.debug_below("roles", self.progress)
         show_watches(self._context.metrics, self.watches)
         show_holds(self._context.metrics, self._context.admin, self._holds)
+        show_secrets(self._context.metrics, self._context.admin, self._secrets)
         self._tell_readiness()
         async with asyncio.TaskGroup() as tasks:
             for kind in KINDS:
                 tasks.create_task(self._watch(kind), name=f"watch {kind}")
             tasks.create_task(self._endpoints.run(), name="endpoints")
+            tasks.create_task(self._secrets.run(), name="secrets")
             tasks.create_task(self._translate(), name="translate")
             tasks.create_task(self._follow_refusals(), name="feedback")
             tasks.create_task(self._speaker.writer.run(), name="statuses")
@@ -121,6 +132,7 @@ class Session:
             "last_good_since": dict(self._lasting.stale.written),
             "watches": self._watches,
             "endpoints": self._endpoints.state(),
+            "secrets": self._secrets.state(),
             "virtual_hosts_translated": self._pipeline.proxies.computed,
             "clusters": len(self._pipeline.clusters.clusters.by_name),
             "proxies": {
@@ -163,6 +175,10 @@ class Session:
         if self._endpoints.synced:
             self._arrived("endpoints")
 
+    def _secrets_changed(self, answers: Mapping[Ref, Answer]) -> None:
+        self._changes.secrets.update(answers)
+        self._news.set()
+
     def _arrived(self, what: str) -> None:
         if what in self._waiting:
             self._waiting.discard(what)
@@ -179,7 +195,7 @@ class Session:
 
     async def _translate(self) -> None:
         """Nothing is served before everything was read once: half of it could take routes away."""
-        settle, ready = Settle(), False
+        settle, ready, outcome = Settle(), False, Outcome()
         while True:
             await self._news.wait()
             if self._waiting:
@@ -188,9 +204,13 @@ class Session:
             async with settle:
                 self._news.clear()
                 changes, self._changes = self._changes, Changes()
-                outcome = await self._pipeline.apply(changes)
+                outcome.add(await self._pipeline.apply(changes))
                 self._speaker.take_over(changes)
+                if await self._lacks_secrets(outcome) and not ready and not self._lasting.restored:
+                    self._context.admin.ready("snapshot", False, self._secrets.why_unread)
+                    continue
                 await self._publish(outcome)
+                outcome = Outcome()
             if not ready:
                 ready = self._hearsay.settled = True
                 for role in self._lasting.stale.written:
@@ -199,6 +219,20 @@ class Session:
                         extra={"role": role},
                     )
                 self._context.admin.ready("snapshot", True)
+
+    async def _lacks_secrets(self, outcome: Outcome) -> bool:
+        """Have what is newly referred to read before anybody hears of it; whether that did not succeed.
+
+        The first time, without anything that was served before, all waits for it: to serve the rest would
+        take the listeners away that Envoys have.
+        """
+        self._secrets.want(self._pipeline.secrets_wanted)
+        if self._secrets.unread:
+            await self._secrets.settled(SECRET_SECONDS)
+        if found := self._changes.secrets:
+            self._changes.secrets = {}
+            outcome.add(await self._pipeline.apply(Changes(secrets=found)))
+        return bool(self._secrets.unread)
 
     async def _publish(self, outcome: Outcome) -> None:
         for role, snapshot in outcome.snapshots.items():

@@ -1,0 +1,46 @@
+"""Secrets as translation and Envoys know them. One that breaks or vanishes keeps its last good version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from services.gloo.resources import Resource
+from services.gloo.secrets.source import Answer, kind_of
+from services.gloo.translator.secret import Known, ref_of, secret_of_files, translate_secret
+from shared.ref import Ref, Source
+
+
+class SecretTable:
+    """``known`` is for reading; it changes with what is in a secret, not with its bytes."""
+
+    def __init__(self) -> None:
+        self.known: dict[Ref, Known] = {}
+        self._resources: dict[Ref, dict[str, Resource]] = {}
+
+    def take(self, ref: Ref, answer: Answer) -> bool:
+        """Take over what was read; whether translation has to look at it again."""
+        before = self.known.get(ref)
+        tls = answer.secret.tls if answer.secret is not None else None
+        if tls is not None:
+            found = Known(pair=bool(tls.cert_chain), trusted=bool(tls.root_ca), staple=bool(tls.ocsp_staple))
+            self._resources[ref] = {each.name: each for each in translate_secret(ref, tls)}
+        else:
+            other = f"is of kind {kind_of(answer.secret) or 'none'}; tls is needed" if answer.secret else ""
+            found = replace(before or Known(), problem=answer.problem or other)
+        self.known[ref] = found
+        return found != before
+
+    def keep(self, refs: frozenset[Ref]) -> None:
+        """Forget all others."""
+        for ref in self.known.keys() - refs:
+            del self.known[ref]
+            self._resources.pop(ref, None)
+
+    def resources(self, asked: Mapping[str, Iterable[Source]]) -> Iterator[Resource]:
+        """The secrets that are *asked* for by name, as far as there are any, and for whom."""
+        for name, sources in asked.items():
+            ref = ref_of(name)
+            found = secret_of_files(name) if ref is None else self._resources.get(ref, {}).get(name)
+            if found is not None:
+                yield replace(found, sources=frozenset(sources))
