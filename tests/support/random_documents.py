@@ -90,6 +90,7 @@ USUAL: dict[str, list[Any]] = {
     "domains": ["a.com", "*.b.com", "c.*", "d.com:8080"],
     "httpStatus": [503, 404],
     "status": [200, 404],
+    "proxyProtocolVersion": ["V1", "V2"],
     "weight": [1, 5, 100],
     "loadBalancingWeight": [1, 2],
     "port": [80, 443],

@@ -27,6 +27,7 @@ from services.gloo.features import (
     timeout,
     upgrades,
     upstream_http,
+    upstream_proxy_protocol,
 )
 from services.gloo.plugin import Feature
 
@@ -57,4 +58,5 @@ FEATURES: tuple[Feature, ...] = (
     *timeout.FEATURES,
     *upgrades.FEATURES,
     *upstream_http.FEATURES,
+    *upstream_proxy_protocol.FEATURES,
 )

@@ -12,6 +12,7 @@ from protos.envoy import cluster, core, endpoint, http_protocol, tls
 from services.gloo import checks
 from services.gloo.features.circuit_breakers import break_circuits
 from services.gloo.features.dns import dns_fields
+from services.gloo.features.upstream_proxy_protocol import announce_clients
 from services.gloo.plugin import Policy, Reader, Scope, read_nothing
 from services.gloo.resources import Resource, resource
 from services.gloo.translator.ads import ADS
@@ -35,6 +36,7 @@ HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 SOCKET_MATCH = "envoy.transport_socket_match"
 HTTPS_PORT = 443
 MAX_WEIGHT = 2**32 - 1
+MAX_SOCKET_PATH = 107  # bytes, says Linux
 
 
 def translate_upstream(
@@ -51,16 +53,19 @@ def translate_upstream(
         own = static_fields(upstream, upstream.static, cluster_name(ref), scope)
     elif upstream.consul is not None:
         own = consul_fields(upstream, scope)
+    elif upstream.pipe is not None:
+        own = pipe_fields(upstream, upstream.pipe, cluster_name(ref), scope)
     else:
         own = {}
         if not report.errors:
-            report.error("", "no upstream type; one of static, consul")
+            report.error("", "no upstream type; one of static, consul, pipe")
     if not metadata.name:
         report.error("metadata.name", "required")
     if upstream.circuit_breakers is None:
         default_circuit_breakers(joined, policy, report)
     if report.errors:
         return None, report
+    own = announce_clients(upstream, own)
     with report.collect():
         return build_cluster(cluster_name(ref), own, joined, Source("Upstream", ref)), report
     return None, report
@@ -119,6 +124,8 @@ def static_fields(
         report.error("static.hosts", "needs at least one host")
     for i, host in enumerate(spec.hosts):
         check_host(host, f"static.hosts[{i}]", report)
+    if sum(host.load_balancing_weight or 1 for host in spec.hosts) > MAX_WEIGHT:
+        report.error("static.hosts", f"the weights sum up to more than {MAX_WEIGHT}")
     all_ips = all(checks.is_ip(host.addr) for host in spec.hosts)
     static = {"type": cluster.ClusterDiscoveryType.STATIC}
     fields: dict[str, Any] = static if all_ips else dns_fields(upstream)
@@ -149,6 +156,28 @@ def static_fields(
     return fields
 
 
+def pipe_fields(
+    upstream: gloo.Upstream, spec: gloo.PipeUpstreamSpec, name: str, scope: Scope
+) -> dict[str, Any]:
+    """A cluster of one Unix domain socket on Envoy's machine."""
+    if not spec.path:
+        scope.error("pipe.path", "required")
+    elif problem := checks.text_value(spec.path, MAX_SOCKET_PATH):
+        scope.error("pipe.path", problem)
+    address = core.Address(pipe=core.Pipe(path=spec.path))
+    member = endpoint.LbEndpoint(endpoint=endpoint.Endpoint(address=address))
+    fields: dict[str, Any] = {
+        "type": cluster.ClusterDiscoveryType.STATIC,
+        "load_assignment": endpoint.ClusterLoadAssignment(
+            cluster_name=name, endpoints=[endpoint.LocalityLbEndpoints(lb_endpoints=[member])]
+        ),
+    }
+    if upstream.ssl_config is not None:
+        context = upstream_tls(upstream.ssl_config, replace(scope, path="sslConfig"))
+        fields["transport_socket"] = tls_socket(context)
+    return fields
+
+
 def check_host(host: gloo.StaticHost, path: str, report: Report) -> None:
     if not host.addr:
         report.error(f"{path}.addr", "required")
@@ -158,16 +187,20 @@ def check_host(host: gloo.StaticHost, path: str, report: Report) -> None:
         report.error(f"{path}.port", problem)
     if host.sni_addr and (problem := checks.host_name(host.sni_addr)):
         report.error(f"{path}.sniAddr", problem)
+    if SOCKET_MATCH in host.metadata:
+        report.error(f"{path}.metadata.{SOCKET_MATCH}", "cannot be set; sniAddr chooses the TLS of a host")
     if host.load_balancing_weight == 0:
         report.error(f"{path}.loadBalancingWeight", "must be more than 0")
 
 
 def static_endpoint(host: gloo.StaticHost, per_host: bool) -> endpoint.LbEndpoint:
     address = core.Address(socket_address=core.SocketAddress(address=host.addr, port_value=host.port))
-    matched = struct_of({"sni": host.sni_addr}) if host.sni_addr and per_host else None
+    metadata = dict(host.metadata)
+    if host.sni_addr and per_host:
+        metadata[SOCKET_MATCH] = struct_of({"sni": host.sni_addr})
     return endpoint.LbEndpoint(
         endpoint=endpoint.Endpoint(address=address, hostname="" if checks.is_ip(host.addr) else host.addr),
-        metadata=core.Metadata(filter_metadata={SOCKET_MATCH: matched}) if matched else None,
+        metadata=core.Metadata(filter_metadata=metadata) if metadata else None,
         load_balancing_weight=host.load_balancing_weight,
     )
 

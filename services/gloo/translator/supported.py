@@ -58,7 +58,7 @@ READ: Mapping[str, tuple[str, ...]] = {
     "DirectResponseAction": ALL,
     "UpstreamGroup": ("destinations", *BOOKKEEPING),
     "Upstream": (
-        *("static", "consul", "sslConfig", "discoveryMetadata", *BOOKKEEPING),
+        *("static", "consul", "pipe", "sslConfig", "discoveryMetadata", *BOOKKEEPING),
         *(name for feature in FEATURES if feature.on_upstream for name in (feature.name, *feature.beside)),
     ),
     "UpstreamSslConfig": (
@@ -73,7 +73,8 @@ READ: Mapping[str, tuple[str, ...]] = {
     "SslParameters": ALL,
     "DiscoveryMetadata": ALL,
     "StaticUpstreamSpec": ("hosts", "useTls", "autoSniRewrite"),
-    "StaticHost": ("addr", "port", "sniAddr", "loadBalancingWeight"),
+    "StaticHost": ("addr", "port", "sniAddr", "loadBalancingWeight", "metadata"),
+    "PipeUpstreamSpec": ("path",),
     "ConsulUpstreamSpec": (
         *("serviceName", "serviceTags", "subsetTags", "dataCenters"),
         *("instanceTags", "instanceBlacklistTags"),
@@ -93,6 +94,7 @@ UNCHECKED = frozenset(("Metadata", "Status", "NamespacedStatuses", "SourceMetada
 # Set, but without effect on what Envoy does; worth telling, not worth refusing an object for.
 WITHOUT_EFFECT: Mapping[tuple[str, str], str] = {
     ("StaticUpstreamSpec", "serviceSpec"): "functions are not routed to yet; the service itself is",
+    ("PipeUpstreamSpec", "serviceSpec"): "functions are not routed to yet; the service itself is",
     ("ConsulUpstreamSpec", "serviceSpec"): "functions are not routed to yet; the service itself is",
     ("ConsulUpstreamSpec", "connectEnabled"): "has no effect; instances are reached directly",
     ("ConsulUpstreamSpec", "consistencyMode"): "has no effect; all services are read by the same queries",
@@ -116,6 +118,28 @@ ENTERPRISE_ONLY: Mapping[str, frozenset[str]] = {
         )
     ),
     "Upstream": frozenset(("gcp", "ai", "failover")),
+    "StaticHost": frozenset(("healthCheckConfig",)),
+    "ProxyProtocol": frozenset(("allowRequestsWithoutProxyProtocol",)),
+    "ListenerMatcher": frozenset(("passthroughCipherSuites",)),
+    "AwsDestinationSpec": frozenset(("wrapAsApiGateway",)),
+    "ExtAuthExtension": frozenset(("configRef",)),
+    "RateLimitActions": frozenset(("setActions",)),
+    "Transformation": frozenset(("xsltTransformation",)),
+}
+# Refused, with what to use instead.
+REFUSED: Mapping[tuple[str, str], str] = {
+    ("Upstream", "kube"): "there is no Kubernetes here; use consul or static",
+    ("Upstream", "azure"): "Azure functions are not supported; use static with the function app's host",
+    ("Upstream", "gcp"): f"{ENTERPRISE}; use static with the service's host",
+    ("Destination", "kube"): "there is no Kubernetes here; use upstream or consul",
+    (
+        "Destination",
+        "destinationSpec",
+    ): "functions are not called by name; send requests to the service itself",
+    (
+        "HealthCheck",
+        "customHealthCheck",
+    ): "not supported; use httpHealthCheck, tcpHealthCheck or grpcHealthCheck",
 }
 
 Finding = tuple[str, str, bool]  # path, text, whether it refuses the object
@@ -157,6 +181,8 @@ def verdict(name: str, field: str) -> tuple[str, bool]:
     """What is said of a field that is set and not read, and whether it refuses the object."""
     if text := WITHOUT_EFFECT.get((name, field)):
         return text, False
+    if text := REFUSED.get((name, field)):
+        return text, True
     return (ENTERPRISE if field in ENTERPRISE_ONLY.get(name, ()) else NOT_YET), True
 
 
