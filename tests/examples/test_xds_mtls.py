@@ -60,12 +60,15 @@ async def test_the_recipe_lets_in_whom_it_names(tmp_path: Path) -> None:
         elsewhere = copy.deepcopy(settings)
         elsewhere["xds"]["tls"]["clients"][0]["roles"] = ["gloo-system~another"]
         stack.write_settings(gloo=elsewhere)
-        page = await eventually(
-            lambda: stack.debug("gloo", "xds"), until=lambda page: page["turned_away"], within=20
-        )
-        [entry] = page["turned_away"]
-        assert (entry["node"], entry["role"]) == ("known", ROLE)
-        assert "may not ask for role" in entry["problem"]
+
+        async def turned_away() -> dict[str, Any]:
+            page = await stack.debug("gloo", "xds")
+            return {entry["node"]: entry for entry in page["turned_away"]}
+
+        entries = await eventually(turned_away, until=lambda entries: "known" in entries, within=20)
+        assert entries["known"]["role"] == ROLE
+        assert "may not ask for role" in entries["known"]["problem"]
+        assert "it does not speak TLS" in entries[""]["problem"]  # the stack's own Envoy
 
         await asyncio.to_thread(subprocess.run, script, check=True, capture_output=True)
         stack.write_settings(gloo=settings)

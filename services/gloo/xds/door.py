@@ -97,12 +97,18 @@ class Door:
         task.add_done_callback(self._entered)
 
     async def _let_in(self, connection: socket.socket, host: str) -> None:
-        ssl = self._ssl
+        ssl, loop = self._ssl, asyncio.get_running_loop()
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                self._make, connection, ssl=ssl, ssl_handshake_timeout=HANDSHAKE_TIMEOUT if ssl else None
-            )
+            if ssl is None:
+                await loop.connect_accepted_socket(self._make, connection)
+            elif await _speaks(connection):
+                await loop.connect_accepted_socket(
+                    self._make, connection, ssl=ssl, ssl_handshake_timeout=HANDSHAKE_TIMEOUT
+                )
+            else:  # it only looked whether somebody listens
+                connection.close()
         except OSError as error:
+            connection.close()
             if ssl is not None:
                 self._failed(host, reason(error))
 
@@ -112,10 +118,24 @@ class Door:
             connection.close()
 
 
+async def _speaks(connection: socket.socket) -> bool:
+    """Whether anything comes before the end."""
+    loop, news = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(connection, news.set)
+    try:
+        async with asyncio.timeout(HANDSHAKE_TIMEOUT):
+            await news.wait()
+    finally:
+        loop.remove_reader(connection)
+    return bool(connection.recv(1, socket.MSG_PEEK))
+
+
 def reason(error: OSError) -> str:
     """Why a handshake failed, in words for an operator."""
     if isinstance(error, SSLCertVerificationError):
         return f"its certificate is not accepted: {error.verify_message}"
+    if isinstance(error, TimeoutError):
+        return "it says nothing"
     if not isinstance(error, SSLError):
         return "the connection ended before the TLS handshake did"
     code = error.reason or "unknown"

@@ -115,18 +115,20 @@ async def test_a_certificate_of_the_authority_gets_in(authority: Authority) -> N
         call.cancel()
 
 
-def knock(port: int, context: ssl.SSLContext | None, say: bytes) -> None:
-    """Connect, say something and wait for the end; the client says why it does not like it, as Envoy does."""
+HALF_A_HELLO = bytes.fromhex("1603010200010001fc0303")
+PLAIN = {"no TLS": b"GET / HTTP/1.1\r\n\r\n", "goes away": HALF_A_HELLO}
+
+
+def knock(port: int, hello: ssl.SSLContext | bytes) -> None:
+    """Connect, say hello and wait for the end; the client says why it does not like us, as Envoy does."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
-        if context is not None:
-            with context.wrap_socket(plain, server_hostname="localhost") as secured:
-                secured.recv(1)
-        elif say:
-            plain.sendall(say)
+        if isinstance(hello, bytes):
+            plain.sendall(hello)
+            plain.shutdown(socket.SHUT_WR)
             plain.recv(1)
-
-
-PLAIN = ("no TLS", "goes away")
+        else:
+            with hello.wrap_socket(plain, server_hostname="localhost") as secure:
+                secure.recv(1)
 
 
 @pytest.mark.parametrize(
@@ -155,8 +157,7 @@ async def test_who_fails_at_tls_is_listed_and_counted(
     counted = list[str]()
     async with secured(files_of(authority), measure=lambda event, *_: counted.append(event)) as (server, *_):
         for _ in range(2):
-            says = b"" if who == "goes away" else b"GET / HTTP/1.1\r\n\r\n"
-            await asyncio.to_thread(knock, server.port, None if who in PLAIN else context, says)
+            await asyncio.to_thread(knock, server.port, PLAIN.get(who, context))
 
         [entry] = await eventually(server.refused, until=lambda rows: rows and rows[0]["times"] == 2)
 
@@ -165,6 +166,15 @@ async def test_who_fails_at_tls_is_listed_and_counted(
         assert counted == ["handshake failed"] * 2
         assert caplog.text.count(why) == 1
         assert server.clients() == []
+
+
+async def test_who_only_looks_whether_somebody_listens_has_not_failed(authority: Authority) -> None:
+    counted = list[str]()
+    async with secured(files_of(authority), measure=lambda event, *_: counted.append(event)) as (server, *_):
+        for _ in range(3):
+            await asyncio.to_thread(knock, server.port, b"")
+
+        assert (server.refused(), counted) == ([], [])
 
 
 async def test_others_are_let_in_while_some_never_say_a_word(authority: Authority) -> None:
