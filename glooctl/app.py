@@ -22,6 +22,7 @@ from glooctl.commands import (
     edit,
     get,
     proxy,
+    release,
     remove,
     route,
     version,
@@ -29,7 +30,7 @@ from glooctl.commands import (
 )
 from glooctl.errors import CommandError
 
-COMMANDS = (get, add, remove, route, create, edit, delete, wait, proxy, check, version, completion)
+COMMANDS = (get, add, remove, route, create, edit, delete, wait, proxy, check, release, version, completion)
 
 
 class Parser(argparse.ArgumentParser):

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from glooctl import admin, editing, flags, tables
+from glooctl import admin, editing, flags, holds, tables
 from glooctl.errors import CommandError
+from glooctl.holds import Note
 from glooctl.objects import Found, Objects
 from glooctl.replicas import SERVICES, Replica, replicas_of
 from shared.store import keys
@@ -66,6 +67,7 @@ def checks(
 ) -> Iterator[tuple[str, Iterator[str]]]:
     yield "services", missing_services(objects, running)
     yield "snapshots", stale_snapshots(running)
+    yield "losses", losses(holds.notes_of(objects, running))
     listed = {kind: objects.list(kind, namespace) for kind, _ in KINDS}
     upstreams = {(found.ref.namespace, found.ref.name) for found in objects.list(keys.UPSTREAM)}
     for kind, thing in KINDS:
@@ -102,6 +104,17 @@ def stale_snapshots(running: Sequence[Replica]) -> Iterator[str]:
             if since := told.get("lastGoodSince"):
                 when = datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds")
                 yield f"{replica} serves role {role} a snapshot of {when}, from before it started"
+
+
+def losses(notes: Sequence[Note]) -> Iterator[str]:
+    """What processes go on with although Consul has lost it."""
+    for note in notes:
+        for what, count, since in note.lines():
+            who = f"{note.process} goes" if note.running else f"{note.process}, which is gone, went"
+            yield (
+                f"{who} on with {count} of {what} that Consul has lost (since {since}): write them again, or "
+                "give them up with `glooctl release`"
+            )
 
 
 def object_problems(listed: Sequence[Found], upstreams: set[tuple[str, str]]) -> Iterator[str]:

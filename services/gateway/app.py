@@ -210,7 +210,7 @@ def write_again_later(holds: Holds, plan: Plan) -> None:
 async def held_by_others(holds: Holds, plan: Plan, work: asyncio.Event, name: str) -> bool:
     """Whether a gloo goes on with a Proxy that Consul has lost; if so *work* is set, to ask again.
 
-    When a gateway before us has noted what it is made of, and all of that is back, there is nothing to wait for.
+    When a gateway before us has noted what it is made of and all of that is back, none needs to wait.
     """
     inputs = [prefix(plan.root, kind) for kind in KINDS]
     if any([await holds.owed(each) for each in inputs]) and not holds.held.keys() & set(inputs):

@@ -34,10 +34,6 @@ AGAIN = 1.0
 SWEEP_AFTER = 30.0
 
 
-def holds_prefix(root: str) -> str:
-    return f"{root}/_holds/"
-
-
 @dataclass(frozen=True, slots=True)
 class Held:
     """What of one watch is held, and since when (Unix time)."""
@@ -86,7 +82,7 @@ class Holds:
         self._root = root
         self._service = service
         self._name = name
-        self._prefix = holds_prefix(root)
+        self._prefix = f"{root}/_holds/"
         self._key = f"{self._prefix}{service}/{name}"
         self._changed = changed
         self._past: History | None = None
