@@ -61,7 +61,19 @@ def _route(routed: Routed) -> Document:
         options=routed.options,
         name=routed.name,
     )
-    return to_document(route)
+    document = to_document(route)
+    fill_namespaces(document.get("routeAction", {}), routed.steps[-1].source.ref.namespace)
+    return document
+
+
+def fill_namespaces(action: Document, namespace: str) -> None:
+    """Let references without a namespace be to the one of the object that they stand in."""
+    members = action.get("multi", {}).get("destinations", ())
+    destinations = (action.get("single"), *(member.get("destination") for member in members))
+    refs = [destination.get("upstream") for destination in destinations if destination is not None]
+    for ref in (*refs, action.get("upstreamGroup")):
+        if ref is not None:
+            ref.setdefault("namespace", namespace)
 
 
 def _with_metadata(route: bytes, steps: Sequence[Step]) -> orjson.Fragment:

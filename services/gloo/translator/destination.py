@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from protos import gloo
@@ -76,12 +76,24 @@ def expand_group(
         return {"cluster": missing_cluster(f"upstream-group:{cluster_name(ref)}", policy, found)}
     inner = Report()
     refuse_unread(group, inner)
-    clusters = weighted(group.destinations, "destinations", read, policy, inner, found)
+    clusters = weighted(members_of(group), "destinations", read, policy, inner, found)
     for problem in (*inner.errors, *inner.warnings):
         report.warn(path, f"UpstreamGroup {ref}: {problem}")
     if inner.errors:
         return {"cluster": missing_cluster(f"upstream-group:{cluster_name(ref)}", policy, found)}
     return {"weighted_clusters": clusters}
+
+
+def members_of(group: gloo.UpstreamGroup) -> list[gloo.WeightedDestination]:
+    """A group's members; an upstream without a namespace is in the group's own."""
+    namespace, members = group.metadata.namespace if group.metadata else "", []
+    for member in group.destinations:
+        to = member.destination
+        if to is not None and to.upstream is not None and not to.upstream.namespace:
+            filled = replace(to, upstream=replace(to.upstream, namespace=namespace))
+            member = replace(member, destination=filled)
+        members.append(member)
+    return members
 
 
 def weighted(
@@ -172,7 +184,7 @@ def translate_group(group: gloo.UpstreamGroup, read: Reader, policy: Policy) -> 
     """What is wrong with a group by itself; a missing member is an error of the group."""
     report = Report()
     refuse_unread(group, report)
-    weighted(group.destinations, "destinations", read, policy, report, Found())
+    weighted(members_of(group), "destinations", read, policy, report, Found())
     missing = [problem for problem in report.warnings if problem.text.endswith("not found")]
     for problem in missing:
         report.warnings.remove(problem)
