@@ -23,7 +23,7 @@ _lock = threading.Lock()
 def dataclass(*, eq: bool, repr: bool) -> Callable[[C], C]:
     def decorate(cls: Any) -> Any:
         cls.__dataclass_fields__ = _Fields()
-        cls.__init__, cls.__eq__ = _init, _equal
+        cls.__init__, cls.__eq__, cls.__bool__ = _init, _equal, _holds_something
         return cls
 
     return decorate
@@ -65,3 +65,9 @@ def _make_blank(cls: Any) -> Blank:
 
 def _equal(self: Any, other: object) -> Any:
     return self.__dict__ == other.__dict__ if type(self) is type(other) else NotImplemented
+
+
+def _holds_something(self: Any) -> bool:
+    cls = self.__class__
+    blank: Blank = vars(cls).get("_blank") or _make_blank(cls)
+    return bool(self.__dict__ != blank[0])

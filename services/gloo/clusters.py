@@ -25,7 +25,7 @@ from services.gloo.translator.consul import (
 from services.gloo.translator.endpoints import Endpoint, translate_endpoints
 from services.gloo.translator.names import cluster_name
 from services.gloo.translator.secret import names_asked_for
-from shared.incremental.units import Key
+from shared.incremental.units import Key, Steps
 from shared.ref import Ref, Source
 from shared.report import Report
 
@@ -138,16 +138,20 @@ class Clusters:
             self._unfollow(name)
         return [translate_selection(selection, self._policy) for selection in sorted(new)], names
 
-    def patch(self, put: Iterable[Resource], drop: Collection[str], services: Set[str]) -> bool:
-        """Take over clusters, and the endpoints of those and of all that follow *services*."""
+    def patch(self, put: Iterable[Resource], drop: Collection[str], services: Set[str]) -> Steps[bool]:
+        """Take over clusters, and the endpoints of those and of all that follow *services*, a step each."""
         put = list(put)
         before = self.clusters, self.endpoints
-        self.clusters = self.clusters.patched(put=put, drop=drop)
-        self._note_secrets(put, drop)
         touched = {resource.name for resource in put if resource.name in self._following}
         touched.update(*(self._followers[service] for service in services if service in self._followers))
+        assignments = []
+        for name in sorted(touched):
+            assignments.append(self._assignment(name))
+            yield
         gone = [name for name in self.endpoints.by_name if name not in self._following] if put or drop else ()
-        self.endpoints = self.endpoints.patched(put=map(self._assignment, sorted(touched)), drop=gone)
+        self.clusters = self.clusters.patched(put=put, drop=drop)
+        self._note_secrets(put, drop)
+        self.endpoints = self.endpoints.patched(put=assignments, drop=gone)
         return self.clusters is not before[0] or self.endpoints is not before[1]
 
     def _assignment(self, cluster: str) -> Resource:

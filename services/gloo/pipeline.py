@@ -144,7 +144,8 @@ class Pipeline:
             outcome.snapshots[role_of(ref)] = None
         new, old = self.clusters.select(self._selections())
         self._memory.forget_clusters()
-        shared_differs = self.clusters.patch([*put, *new], [*drop, *old], changes.services)
+        patching = self.clusters.patch([*put, *new], [*drop, *old], changes.services)
+        shared_differs = await self._breath.between(patching)
         renewed = self._place_secrets()
         for ref in self.proxies.served if shared_differs else built | renewed:
             outcome.snapshots[role_of(ref)] = self.snapshot(ref)

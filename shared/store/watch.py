@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Generator, Mapping
 from dataclasses import dataclass, field, replace
 
 from shared.consul.blocking import DEFAULTS, PrefixChange, WatchOptions, WatchState, watch_prefix
@@ -93,7 +93,7 @@ class ObjectTable:
                 self._by_key[row.key] = stored
                 touched.add(stored.ref)
             await breath.take()
-        put, gone = self._settle(touched)
+        put, gone = await breath.between(self._settle(touched))
         return ObjectsChange(kind=self._kind, put=put, gone=gone, index=change.index, initial=change.initial)
 
     async def _decode(self, row: Row, before: Stored | None) -> Stored | None:
@@ -125,8 +125,8 @@ class ObjectTable:
                 )
                 await asyncio.sleep(backoff.next())
 
-    def _settle(self, touched: set[Ref]) -> tuple[dict[Ref, Stored], frozenset[Ref]]:
-        """What differs at the *touched* references: objects to put, objects gone."""
+    def _settle(self, touched: set[Ref]) -> Generator[None, None, tuple[dict[Ref, Stored], frozenset[Ref]]]:
+        """What differs at the *touched* references, a step each: objects to put, objects gone."""
         put: dict[Ref, Stored] = {}
         gone: set[Ref] = set()
         for ref in sorted(touched):
@@ -135,6 +135,7 @@ class ObjectTable:
                 gone.update(() if self._by_ref.pop(ref, None) is None else (ref,))
             elif self._by_ref.get(ref) is not holder:
                 put[ref] = self._by_ref[ref] = holder
+            yield
         for ref in gone:
             self._chunks.forget(ref)
         return put, frozenset(gone)

@@ -41,6 +41,12 @@ def test_messages_of_equal_fields_are_equal() -> None:
     assert gloo.ResourceRef() != gloo.Listener()
 
 
+def test_a_message_is_true_when_a_field_is_set() -> None:
+    assert gloo.ResourceRef(name="x")
+    assert not gloo.ResourceRef()
+    assert not gloo.Proxy(listeners=[])
+
+
 def test_a_copy_with_other_values_can_be_made() -> None:
     ref = dataclasses.replace(gloo.ResourceRef(name="x", namespace="n"), name="y")
 

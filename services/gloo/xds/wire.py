@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import chain
 
 from services.gloo.resources import MODULUS
@@ -19,6 +20,7 @@ class Malformed(Exception):
     """Bytes that are not the message they should be, or more of it than is allowed."""
 
 
+@lru_cache(1 << 14)
 def varint(number: int) -> bytes:
     out = bytearray()
     while number > 0x7F:
@@ -39,9 +41,10 @@ def delimited(field: int, value: bytes) -> bytes:
 def sotw_parts(push: Push, nonce: str) -> Iterator[bytes]:
     """A DiscoveryResponse: version_info 1, resources 2 (Any), type_url 4, nonce 5."""
     type_url = push.type_url.encode()
+    typed = delimited(1, type_url)
     yield delimited(1, push.version.encode())
     for resource in push.resources:
-        yield from _any(type_url, resource.body)
+        yield from _any(typed, resource.body)
     yield delimited(4, type_url) + delimited(5, nonce.encode())
 
 
@@ -49,9 +52,10 @@ def delta_parts(push: Push, nonce: str) -> Iterator[bytes]:
     """A DeltaDiscoveryResponse: system_version_info 1, resources 2 {version 1, resource 2, name 3},
     type_url 4, nonce 5, removed_resources 6."""
     type_url = push.type_url.encode()
+    typed = delimited(1, type_url)
     yield delimited(1, push.version.encode())
     for resource in push.resources:
-        head, body = _any(type_url, resource.body)
+        head, body = _any(typed, resource.body)
         head = delimited(3, resource.name.encode()) + delimited(1, resource.version.encode()) + head
         yield b"\x12" + varint(len(head) + len(body)) + head
         yield body
@@ -59,9 +63,10 @@ def delta_parts(push: Push, nonce: str) -> Iterator[bytes]:
     yield from (delimited(6, name.encode()) for name in push.removed)
 
 
-def _any(type_url: bytes, body: bytes) -> tuple[bytes, bytes]:
-    """Field 2 holding an Any, in two parts so that *body* is not copied before the join."""
-    head = delimited(1, type_url) + b"\x12" + varint(len(body))
+def _any(typed: bytes, body: bytes) -> tuple[bytes, bytes]:
+    """Field 2 holding an Any, its type URL in *typed*; in two parts so that *body* is not copied before the
+    join."""
+    head = typed + b"\x12" + varint(len(body))
     return b"\x12" + varint(len(head) + len(body)) + head, body
 
 
