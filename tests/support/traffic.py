@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from tests.support.https import Https
 from tests.support.waiting import eventually
 
 MORE = 20  # requests that have to follow before the end is believed
@@ -30,13 +32,23 @@ class Traffic:
 
 @asynccontextmanager
 async def undisturbed(
-    port: int, host: str, path: str = "/", *, saying: Collection[str] = ("",), pause: float = 0.01
+    port: int,
+    host: str,
+    path: str = "/",
+    *,
+    saying: Collection[str] = ("",),
+    pause: float = 0.01,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Traffic]:
     """Ask *path* of *host* all the while: every answer is a 200 with one of the texts of *saying* in it.
 
-    One connection is kept from beginning to end; whoever closes it, or asks us to, is a failure too.
+    One connection is kept from beginning to end; whoever closes it, or asks us to, is a failure too. With
+    *tls* all are HTTPS.
     """
     traffic, done = Traffic(), threading.Event()
+
+    def connect() -> http.client.HTTPConnection:
+        return Https(port, host, tls) if tls else http.client.HTTPConnection("127.0.0.1", port, timeout=10)
 
     def ask(connection: http.client.HTTPConnection, kept: bool) -> None:
         try:
@@ -55,10 +67,10 @@ async def undisturbed(
             traffic.answered += 1
 
     def run() -> None:
-        kept = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        kept = connect()
         while not done.wait(pause):
             ask(kept, kept=True)
-            new = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            new = connect()
             ask(new, kept=False)
             new.close()
         kept.close()

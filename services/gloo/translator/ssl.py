@@ -32,6 +32,7 @@ MAX_SNI = MAX_PROTOCOL = 255
 MAX_FILE_NAME = 1024
 DEFAULT_PROTOCOLS = ("h2", "http/1.1")
 NO_PROTOCOLS = ["allow_empty"]
+UNREAD = "was never read, for its place does not answer; /readyz of gloo tells more"
 
 Version = gloo.SslParametersProtocolVersion
 StaplePolicy = tls.DownstreamTlsContextOcspStaplePolicy
@@ -196,7 +197,7 @@ def in_secret(reference: gloo.ResourceRef, scope: Scope) -> Material:
     if bad:
         return Material()
     ref = Ref(reference.namespace, reference.name)
-    known: Known = scope.read("Secret", ref) or Known(problem="it was not read")
+    known: Known = scope.read("Secret", ref) or Known(problem=UNREAD)
     if known.problem:
         scope.error("secretRef", f"Secret {ref}: {known.problem}")
     return Material(
