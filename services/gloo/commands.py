@@ -62,6 +62,9 @@ SHORTENED = frozenset(("PATH", "QUERY_PARAMS"))  # may be cut off at a length
 _HEADER = re.compile(r":?[!#$%&'*+.^_`|~0-9A-Za-z-]+(\?:?[!#$&'*+.^_`|~0-9A-Za-z-]+)?")
 _NAME = re.compile(r"[^()\s%]+")
 _STATE = re.compile(r"[^():\s%]+(:(PLAIN|TYPED))?")
+_METADATA = re.compile(
+    r"(CLUSTER|DYNAMIC|LISTENER|LISTENER_FILTER_CHAIN|ROUTE|UPSTREAM_HOST|VIRTUAL_HOST)(:[^():\s%]+)+"
+)
 _PERIOD = re.compile(r"\w+:\w+(:(ms|us|ns))?")
 # Those with an argument: what it looks like, and whether the value may be cut off at a length.
 WITH_ARGUMENT = {
@@ -71,6 +74,7 @@ WITH_ARGUMENT = {
     **dict.fromkeys(("CLUSTER_METADATA", "UPSTREAM_METADATA"), (_NAME, False)),
     **dict.fromkeys(("FILTER_STATE", "UPSTREAM_FILTER_STATE"), (_STATE, True)),
     "COMMON_DURATION": (_PERIOD, False),
+    "METADATA": (_METADATA, True),
 }
 
 

@@ -94,8 +94,8 @@ def read_nothing(kind: str, ref: Ref, /) -> None:
 class Scope:
     """Where an option stands, and what stands around it; problems go to its report, under its path.
 
-    *options* are all of the place. Of those of the *host* and *listener* around a route there are here only
-    the ones that some feature looks at (``Feature.looks_at``).
+    *options* are all of the place; a route that does not *forward* answers by itself. Of the options of the
+    *host* and *listener* around a route those are here that some feature looks at (``Feature.looks_at``).
     """
 
     path: str
@@ -103,6 +103,7 @@ class Scope:
     policy: Policy
     read: Reader = read_nothing
     matchers: Sequence[gloo.Matcher] = ()
+    forwards: bool = True
     options: Any = None
     host: gloo.VirtualHostOptions = field(default_factory=gloo.VirtualHostOptions)
     listener: gloo.HttpListenerOptions = field(default_factory=gloo.HttpListenerOptions)

@@ -38,7 +38,7 @@ class Backend:
     for HTTPS.
 
     ``delay`` seconds pass before it answers; the next ``failures`` requests are answered with 503;
-    ``asked`` counts all requests.
+    ``asked`` counts all requests, ``last`` is what it told of the last one.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Backend:
         self.host = host
         self.port = port or free_port()
         self.asked = 0
+        self.last: Mapping[str, Any] = {}
         self.delay = 0.0
         self.failures = 0
         self._running = AsyncExitStack()
@@ -87,4 +88,5 @@ class Backend:
             "host": request.host,
             "headers": {name.lower(): value for name, value in request.headers.items()},
         }
+        self.last = seen
         return web.json_response(seen, headers={"x-backend": self.name})

@@ -1,7 +1,8 @@
 """CORS: which other sites' pages may use a route, and what of its answers they get to see.
 
 Envoy itself takes from the virtual host's policy what the route's leaves out, field by field, which is how
-Gloo puts them together. Only a union of both is made here.
+Gloo puts them together. Only a union of both is made here. Its filter passes over routes that answer by
+themselves, so those get the headers as they are.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from protos import gloo
-from protos.envoy import cors, matcher
+from protos.envoy import core, cors, matcher
 from services.gloo import checks
 from services.gloo.plugin import ALL, Feature, HttpFilter, Patch, Scope, Stage
 from services.gloo.values import NEVER, regex_matcher
@@ -31,7 +32,13 @@ def allow_on_route(policy: gloo.CorsPolicy, scope: Scope) -> Patch:
     merge = scope.host.cors_policy_merge_settings
     if merge is not None and merge.expose_headers == UNION and scope.host.cors is not None:
         exposed = list(dict.fromkeys((*scope.host.cors.expose_headers, *exposed)))
-    return Patch(filters={FILTER: translate(policy, exposed, scope)})
+    found = translate(policy, exposed, scope)
+    if scope.forwards:
+        return Patch(filters={FILTER: found})
+    if len(policy.allow_origin) != 1 or policy.allow_origin_regex:
+        scope.warn("", "has no effect on a route that answers by itself, unless it is for one origin, or *")
+        return Patch()
+    return Patch(fields={"response_headers_to_add": fixed_headers(policy.allow_origin[0], found)})
 
 
 def translate(policy: gloo.CorsPolicy, exposed: Sequence[str], scope: Scope) -> cors.CorsPolicy:
@@ -66,6 +73,28 @@ def translate(policy: gloo.CorsPolicy, exposed: Sequence[str], scope: Scope) -> 
         max_age=policy.max_age,
         allow_credentials=policy.allow_credentials or None,
     )
+
+
+def fixed_headers(origin: str, policy: cors.CorsPolicy) -> list[core.HeaderValueOption]:
+    values = {
+        "origin": origin,
+        "methods": policy.allow_methods,
+        "headers": policy.allow_headers,
+        "credentials": "true" if policy.allow_credentials else "",
+    }
+    headers = {f"access-control-allow-{name}": value for name, value in values.items()}
+    headers |= {
+        "access-control-expose-headers": policy.expose_headers,
+        "access-control-max-age": policy.max_age,
+    }
+    return [
+        core.HeaderValueOption(
+            header=core.HeaderValue(key=name, value=value.replace("%", "%%")),
+            append_action=core.HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
+        )
+        for name, value in headers.items()
+        if value
+    ]
 
 
 def check_origin(origin: str, where: str, scope: Scope) -> None:

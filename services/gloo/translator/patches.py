@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from operator import attrgetter
@@ -33,17 +33,22 @@ class Joined:
     forwarding: list[str] = field(default_factory=list)  # the options that concern the upstream
 
     def add(self, patch: Patch) -> list[str]:
-        """Take over a feature's patch; give the names that were taken already."""
+        """Take over a feature's patch, lists in addition to what is there; give the names that were taken."""
         taken: list[str] = []
-        for mine, theirs in (
+        pairs: tuple[tuple[dict[str, Any], Mapping[str, Any]], ...] = (
             (self.fields, patch.fields),
             (self.action, patch.action),
             (self.protocol, patch.protocol),
             (self.filters, patch.filters),
-        ):
-            if theirs:
-                taken += [name for name in theirs if name in mine]
-                mine.update(theirs)
+        )
+        for mine, theirs in pairs:
+            for name, value in theirs.items():
+                if isinstance(value, list):
+                    mine[name] = [*mine.get(name, ()), *value]
+                    continue
+                if name in mine:
+                    taken.append(name)
+                mine[name] = value
         self.clusters.update(patch.clusters)
         return taken
 

@@ -32,13 +32,16 @@ class Surroundings:
     host: gloo.VirtualHostOptions = field(default_factory=gloo.VirtualHostOptions)
     listener: gloo.HttpListenerOptions = field(default_factory=gloo.HttpListenerOptions)
 
-    def scope(self, path: str, report: Report, matchers: Sequence[gloo.Matcher]) -> Scope:
+    def scope(
+        self, path: str, report: Report, matchers: Sequence[gloo.Matcher] = (), *, forwards: bool = True
+    ) -> Scope:
         return Scope(
             path=path,
             report=report,
             policy=self.policy,
             read=self.read,
             matchers=matchers,
+            forwards=forwards,
             host=self.host,
             listener=self.listener,
         )
@@ -51,7 +54,8 @@ def translate_route(
     report = Report()
     refuse_unread(given, report)
     matchers = given.matchers or [DEFAULT]
-    joined = join_patches("on_route", given.options, around.scope("options", report, matchers))
+    scope = around.scope("options", report, matchers, forwards=given.route_action is not None)
+    joined = join_patches("on_route", given.options, scope)
     action = translate_any_action(given, joined, around, report, found)
     found.filters.update(joined.filters)
     found.clusters |= joined.clusters

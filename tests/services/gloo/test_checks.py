@@ -9,6 +9,7 @@ import pytest
 from services.gloo import checks
 
 GOOD_VALUES = ["", "plain", "100%%", "%PROTOCOL%", "%REQ(x?:path)%", "%REQ(a):5%", "a %START_TIME(%Y-%m)% b"]
+GOOD_VALUES += ["%METADATA(ROUTE:a:b)%", "%METADATA(CLUSTER:a):5%"]
 GOOD_VALUES += ["%PATH:10%", "%DYNAMIC_METADATA(a:b:c)%", "%FILTER_STATE(k:PLAIN)%", "%QUERY_PARAM(q)%"]
 BAD_VALUES = [
     "%",
@@ -28,6 +29,8 @@ BAD_VALUES += [
     "%FILTER_STATE(:x)%",
     "%CEL(x)%",
     "%UPSTREAM_METADATA(x):5%",
+    "%METADATA(ROUTE)%",
+    "%METADATA(NOPE:a)%",
     "a\nb",
     "\0",
     "x" * 16385,
