@@ -105,7 +105,7 @@ class Proxies:
         self._sheets: dict[Ref, dict[str, Sheet]] = {}
         self._looked: dict[Ref, set[Key]] = {}
         self._units: Units[Host, TranslatedHost] = Units(self._translate)
-        self._fallback = [fallback_resources(policy)[1]] if policy.replace_invalid_routes else []
+        self._fallback = fallback_resources(policy)[1:] if policy.replace_invalid_routes else ()
 
     @property
     def computed(self) -> int:
@@ -174,7 +174,7 @@ class Proxies:
 
         proxy, owner, before = self._proxies[ref], Source("Proxy", ref), self.served.get(ref, ServedProxy())
         reports: Reports = {owner: check_proxy(proxy)}
-        listeners, routes = list(self._fallback), []
+        listeners, routes = list(self._fallback[:1]), list(self._fallback[1:])
         selections: set[ConsulSelection] = set()
         partial: list[tuple[str, str]] = []
         secrets: dict[str, frozenset[Source]] = {}

@@ -13,8 +13,14 @@ from dataclasses import replace
 from protos.envoy import cluster, core, endpoint, hcm, listener, route, router
 from services.gloo.plugin import Policy
 from services.gloo.resources import Resource, resource
+from services.gloo.translator.ads import ADS
 from services.gloo.translator.listener import CONNECTION_MANAGER, ROUTER
-from services.gloo.translator.names import FALLBACK_CLUSTER, FALLBACK_LISTENER, FALLBACK_SOCKET
+from services.gloo.translator.names import (
+    FALLBACK_CLUSTER,
+    FALLBACK_LISTENER,
+    FALLBACK_SOCKET,
+    route_configuration_name,
+)
 from services.gloo.translator.route import MAX_BODY
 from services.gloo.translator.sources import Reports
 from services.gloo.translator.virtual_host import TranslatedHost
@@ -41,8 +47,9 @@ def has_errors(reports: Report | Reports | Mapping[object, Report]) -> bool:
     return any(report.errors for report in found)
 
 
-def fallback_resources(policy: Policy) -> tuple[Resource, Resource]:
-    """The fallback cluster and its listener: a socket inside Envoy that gives one answer to everything."""
+def fallback_resources(policy: Policy) -> tuple[Resource, Resource, Resource]:
+    """The fallback cluster, its listener and the listener's routes: a socket inside Envoy that gives one
+    answer to everything."""
     address = core.Address(pipe=core.Pipe(path=FALLBACK_SOCKET))
     member = endpoint.LbEndpoint(endpoint=endpoint.Endpoint(address=address))
     assignment = endpoint.ClusterLoadAssignment(
@@ -51,26 +58,37 @@ def fallback_resources(policy: Policy) -> tuple[Resource, Resource]:
     out = cluster.Cluster(
         name=FALLBACK_CLUSTER, type=cluster.ClusterDiscoveryType.STATIC, load_assignment=assignment
     )
-    manager = listener.Filter(name=CONNECTION_MANAGER, typed_config=pack(fallback_manager(policy)))
+    manager = listener.Filter(name=CONNECTION_MANAGER, typed_config=pack(fallback_manager()))
     serving = listener.Listener(
         name=FALLBACK_LISTENER, address=address, filter_chains=[listener.FilterChain(filters=[manager])]
     )
-    return resource(FALLBACK_CLUSTER, encode(out)), resource(FALLBACK_LISTENER, encode(serving))
+    routes = fallback_routes(policy)
+    return (
+        resource(FALLBACK_CLUSTER, encode(out)),
+        resource(FALLBACK_LISTENER, encode(serving)),
+        resource(routes.name, encode(routes)),
+    )
 
 
-def fallback_manager(policy: Policy) -> hcm.HttpConnectionManager:
+def fallback_manager() -> hcm.HttpConnectionManager:
+    """The answer comes as routes of their own: a listener with another one would go on giving the old answer
+    on the connections that the cluster has open."""
+    return hcm.HttpConnectionManager(
+        stat_prefix=FALLBACK_LISTENER,
+        rds=hcm.Rds(config_source=ADS, route_config_name=route_configuration_name(FALLBACK_LISTENER)),
+        http_filters=[hcm.HttpFilter(name=ROUTER, typed_config=pack(router.Router()))],
+    )
+
+
+def fallback_routes(policy: Policy) -> route.RouteConfiguration:
     body = core.DataSource(inline_string=policy.invalid_route_body) if policy.invalid_route_body else None
     everything = route.Route(
         match=route.RouteMatch(prefix="/"),
         direct_response=route.DirectResponseAction(status=policy.invalid_route_code, body=body),
     )
     host = route.VirtualHost(name=FALLBACK_CLUSTER, domains=["*"], routes=[everything])
-    return hcm.HttpConnectionManager(
-        stat_prefix=FALLBACK_LISTENER,
-        route_config=route.RouteConfiguration(
-            name=FALLBACK_LISTENER,
-            virtual_hosts=[host],
-            max_direct_response_body_size_bytes=max(len(policy.invalid_route_body.encode()), MAX_BODY),
-        ),
-        http_filters=[hcm.HttpFilter(name=ROUTER, typed_config=pack(router.Router()))],
+    return route.RouteConfiguration(
+        name=route_configuration_name(FALLBACK_LISTENER),
+        virtual_hosts=[host],
+        max_direct_response_body_size_bytes=max(len(policy.invalid_route_body.encode()), MAX_BODY),
     )

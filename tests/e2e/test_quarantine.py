@@ -173,6 +173,16 @@ async def test_an_invalid_route_is_answered_as_the_settings_say(tmp_path: Path) 
         assert (await stack.get("/good")).text == "good"
         await stack.status_is("Rejected", "VirtualService", "default", saying="waf")
 
+        # Another answer holds for the connections that Envoy has open, too.
+        for code in (451, 410):
+            stack.write_settings(
+                gloo={
+                    "xdsBindAddr": address,
+                    "invalidConfigPolicy": policy | {"invalidRouteResponseCode": code},
+                }
+            )
+            await stack.answers("/", code, within=5.0)
+
         here = {"static": {"hosts": [{"addr": "127.0.0.1", "port": stack.admin_port}]}}
         await stack.put("Upstream", "nowhere", here)
         answer = await eventually(lambda: stack.get("/server_info"), until=_ok)

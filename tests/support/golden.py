@@ -108,9 +108,10 @@ def translate_world(
         chosen = {selection for host in done.hosts for selection in host.selections}
         resources["clusters"] += [translate_selection(each, policy) for each in sorted(chosen)]
         if any(FALLBACK_CLUSTER in host.clusters for host in done.hosts):
-            fallback, answering = fallback_resources(policy)
-            resources["clusters"].append(fallback)
-            resources["listeners"].append(answering)
+            for kind, made in zip(
+                ("clusters", "listeners", "routes"), fallback_resources(policy), strict=True
+            ):
+                resources[kind].append(made)
     for ref, upstream in upstreams.items():
         if upstream.consul is not None:
             name, selection = cluster_name(ref), upstream_selection(upstream.consul)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protos import gloo
-from protos.envoy import cluster, hcm, listener
+from protos.envoy import cluster, hcm, listener, route
 from services.gloo.plugin import Policy
 from services.gloo.resources import resource
 from services.gloo.sanitize import choose_host, choose_resource, fallback_resources, has_errors
@@ -61,14 +61,15 @@ def test_warnings_are_no_errors() -> None:
 def test_the_fallback_answers_as_the_settings_say() -> None:
     policy = Policy(invalid_route_code=418, invalid_route_body="x" * 5000)
 
-    made, serving = fallback_resources(policy)
+    made, serving, routes = fallback_resources(policy)
 
     member = cluster.Cluster.parse(made.body)
     manager = hcm.HttpConnectionManager.parse(
         listener.Listener.parse(serving.body).filter_chains[0].filters[0].typed_config.value  # type: ignore[union-attr]
     )
-    configuration = manager.route_config
-    assert configuration is not None
+    assert manager.rds is not None
+    assert manager.rds.route_config_name == routes.name
+    configuration = route.RouteConfiguration.parse(routes.body)
     answer = configuration.virtual_hosts[0].routes[0].direct_response
     assert answer is not None
     assert answer.status == 418
