@@ -237,6 +237,7 @@ class Session:
     async def _publish(self, outcome: Outcome) -> None:
         for role, snapshot in outcome.snapshots.items():
             self._lasting.publish(role, snapshot, self._pipeline)
+        await asyncio.sleep(0)  # the streams send it first
         await self._speaker.speak(outcome.reported)
 
     async def _follow_refusals(self) -> None:

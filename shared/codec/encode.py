@@ -49,6 +49,10 @@ def length_delimited(number: int, body: bytes) -> bytes:
 
 
 def varint(number: int) -> bytes:
+    return _VARINTS[number] if 0 <= number < len(_VARINTS) else _varint(number)
+
+
+def _varint(number: int) -> bytes:
     if number < 0:
         number += 1 << 64
     out = bytearray()
@@ -59,7 +63,7 @@ def varint(number: int) -> bytes:
     return bytes(out)
 
 
-_VARINTS = tuple(varint(number) for number in range(1 << 14))
+_VARINTS = tuple(_varint(number) for number in range(1 << 14))
 
 
 # Numbers
@@ -107,7 +111,7 @@ def _integer(low: int, high: int, *, zigzag: bool = False) -> Encoder:
             raise ValueError
         if zigzag:
             number = number << 1 if number >= 0 else ~(number << 1)
-        return _VARINTS[number] if 0 <= number < 1 << 14 else varint(number)
+        return varint(number)
 
     return write
 
