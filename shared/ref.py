@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
+
+_SEGMENT = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]+")
 
 
 class Ref(NamedTuple):
@@ -23,3 +26,8 @@ class Source(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.ref}"
+
+
+def segment_problem(text: str) -> str | None:
+    """Whether *text* can be a name or namespace in a path, and never leads to another one."""
+    return None if _SEGMENT.fullmatch(text) else "needs letters, digits and . _ - only"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from glooctl import editing, flags
+from glooctl.commands import secret
 from glooctl.commands.add import words
 from glooctl.errors import CommandError, UsageError
 from glooctl.objects import validate
@@ -44,6 +45,7 @@ def add_parser(commands: Any) -> None:
     add_virtual_service(nested)
     add_upstream(nested)
     add_upstream_group(nested)
+    secret.add_create(nested)
 
 
 def leaf(nested: Any, kind: Kind) -> argparse.ArgumentParser:

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from glooctl import flags
+from glooctl.commands import secret
 from shared.store import keys
 from shared.store.keys import Kind
 
@@ -20,10 +21,11 @@ KINDS = (
 
 
 def add_parser(commands: Any) -> None:
-    _, kinds = flags.add_kind_parsers(commands, "delete", "d", "Delete an object.", KINDS)
+    nested, kinds = flags.add_kind_parsers(commands, "delete", "d", "Delete an object.", KINDS)
     for kind, parser in kinds:
         flags.add_object_flags(parser)
         parser.set_defaults(run=lambda options, kind=kind: run(kind, options))
+    secret.add_delete(nested)
 
 
 def run(kind: Kind, options: argparse.Namespace) -> int:

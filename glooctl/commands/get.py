@@ -8,6 +8,7 @@ from typing import Any
 
 from glooctl import editing, flags, tables
 from glooctl.chunks import whole
+from glooctl.commands import secret
 from glooctl.errors import UsageError
 from glooctl.output import show
 from shared.ref import Ref
@@ -26,7 +27,7 @@ ROUTE_WORDS = ("route", "routes", "r")
 
 
 def add_parser(commands: Any) -> None:
-    _, kinds = flags.add_kind_parsers(commands, "get", "g", "Show one object, or all of a kind.", KINDS)
+    nested, kinds = flags.add_kind_parsers(commands, "get", "g", "Show one object, or all of a kind.", KINDS)
     for kind, parser in kinds:
         if kind in (keys.VIRTUAL_SERVICE, keys.ROUTE_TABLE):
             parser.add_argument("positional_name", nargs="?", metavar="NAME|route")
@@ -38,6 +39,7 @@ def add_parser(commands: Any) -> None:
         else:
             flags.add_object_flags(parser)
         parser.set_defaults(run=lambda options, kind=kind: run(kind, options))
+    secret.add_get(nested)
 
 
 def run(kind: Kind, options: argparse.Namespace) -> int:

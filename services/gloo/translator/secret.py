@@ -21,7 +21,6 @@ from shared.ref import Ref
 TLS_SOCKET = "envoy.transport_sockets.tls"
 PAIR, TRUSTED = "secret", "secret-ca"
 PAIR_FILES, TRUSTED_FILE = "files", "file-ca"
-SEGMENT = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]+")
 SOURCE_BYTES = encode(ADS)
 
 
@@ -56,11 +55,6 @@ def ref_of(name: str) -> Ref | None:
     kind, _, rest = name.partition(":")
     namespace, _, own = rest.partition("/")
     return Ref(namespace, own) if kind in (PAIR, TRUSTED) else None
-
-
-def segment_problem(text: str) -> str | None:
-    """Whether *text* can be a Secret's name or namespace: a part of a path, and never of another one."""
-    return None if SEGMENT.fullmatch(text) else "needs letters, digits and . _ - only"
 
 
 def translate_secret(ref: Ref, secret: gloo.TlsSecret) -> tuple[Resource, ...]:

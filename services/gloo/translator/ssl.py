@@ -20,12 +20,11 @@ from services.gloo.translator.secret import (
     asked_for,
     pair_files_name,
     pair_name,
-    segment_problem,
     trusted_file_name,
     trusted_name,
 )
 from shared.codec.encode import pack
-from shared.ref import Ref
+from shared.ref import Ref, segment_problem
 from shared.report import Report
 
 MAX_SNI = MAX_PROTOCOL = 255
