@@ -146,7 +146,9 @@ def render(run_dir: Path, ports: Mapping[str, int]) -> None:
     settings = yaml.safe_load((ROOT / "examples/data/gloo-system/default.yaml").read_text())
     settings["consul"]["address"] = f"127.0.0.1:{ports['CONSUL_PORT']}"
     settings["gloo"]["xdsBindAddr"] = f"127.0.0.1:{ports['XDS_PORT']}"
-    del settings["vaultSecretSource"]  # no Vault runs here
+    # None runs here; it is looked for when something refers to a secret.
+    vault = os.environ.get("VAULT_PORT", "8200")
+    settings["vaultSecretSource"]["address"] = f"http://127.0.0.1:{vault}"
     write(run_dir / "data/gloo-system/default.yaml", yaml.safe_dump(settings, sort_keys=False))
 
     bootstrap = yaml.safe_load((ROOT / "examples/data/envoy.yaml").read_text())

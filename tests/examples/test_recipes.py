@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ports import free_ports
+from tests.support.ports import free_port, free_ports
 from tests.support.processes import spawn
-from tests.support.stack import Stack
+from tests.support.stack import GATEWAY, Stack
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.e2e
@@ -52,15 +52,19 @@ def matches(prints: str, output: str) -> bool:
 
 @pytest.fixture
 async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
-    """The whole system, and petstore, as `make up` runs them."""
-    async with Stack(tmp_path) as running:
+    """The whole system, and petstore, as `make up` runs them; Vault is looked for, and not there."""
+    vault = {"address": f"http://127.0.0.1:{free_port()}", "token": "root"}
+    async with Stack(tmp_path, settings={"vaultSecretSource": vault, "refreshRate": "1s"}) as running:
         yield running
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 async def test_a_recipe_does_what_it_says(stack: Stack, tmp_path: Path, recipe: str) -> None:
-    ports = dict(zip(["8090", "8091"], map(str, free_ports(2)), strict=True))
+    ports = dict(zip(["8090", "8091", "8443"], map(str, free_ports(3)), strict=True))
     ports |= {"8080": str(stack.http_port), "8500": str(stack.consul.http_port)}
+    ports["8200"] = stack.settings["vaultSecretSource"]["address"].rpartition(":")[2]
+    gateway = GATEWAY | {"bindPort": int(ports["8443"]), "ssl": True}
+    await stack.put("Gateway", "gateway-proxy-ssl", gateway)
     stack.start_petstore(int(ports["8090"]))
     copy_with_ports(tmp_path, ports)
     environment = {"CONSUL_HTTP_ADDR": stack.consul.address}

@@ -67,7 +67,7 @@ class Stack:
         self.http_port, self.xds_port, self.admin_port, *admins = free_ports(6)
         self.admins = dict(zip(ROLES, admins, strict=True))
         self.processes: dict[str, Process] = {}
-        self._settings: Document = {
+        self.settings: Document = {
             "metadata": {"name": "default", "namespace": "gloo-system"},
             "consulKvSource": {},
             "consul": {"address": self.consul.address, "serviceDiscovery": {}},
@@ -110,11 +110,11 @@ class Stack:
     # -- processes --------------------------------------------------------------------------------------
 
     def write_settings(self, **changes: Any) -> None:
-        self._settings |= changes
+        self.settings |= changes
         path = self.directory / "data" / "gloo-system" / "default.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_suffix(".new")
-        scratch.write_text(yaml.safe_dump(self._settings))
+        scratch.write_text(yaml.safe_dump(self.settings))
         scratch.replace(path)
 
     def start_role(self, role: str, *, name: str = "", admin: int = 0, flags: Sequence[str] = ()) -> Process:
