@@ -52,7 +52,8 @@ class Lasting:
 
     async def start(self, context: Context) -> None:
         """Serve the last good snapshots, and listen."""
-        for role, state, written in self._kept.load() if self._kept else ():
+        kept = await asyncio.to_thread(list, self._kept.load()) if self._kept else ()
+        for role, state, written in kept:
             self.feedback.restore(role, state.snapshot, state.held)
             self._states[role] = state
             self.stale.since(role, written)

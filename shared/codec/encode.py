@@ -48,10 +48,6 @@ def length_delimited(number: int, body: bytes) -> bytes:
     return varint(number << 3 | 2) + varint(len(body)) + body
 
 
-def varint(number: int) -> bytes:
-    return _VARINTS[number] if 0 <= number < len(_VARINTS) else _varint(number)
-
-
 def _varint(number: int) -> bytes:
     if number < 0:
         number += 1 << 64
@@ -64,6 +60,10 @@ def _varint(number: int) -> bytes:
 
 
 _VARINTS = tuple(_varint(number) for number in range(1 << 14))
+
+
+def varint(number: int) -> bytes:
+    return _VARINTS[number] if 0 <= number < 1 << 14 else _varint(number)
 
 
 # Numbers

@@ -27,6 +27,7 @@ from shared.consul.http import Consistency
 from shared.consul.polling import Holding
 from shared.errors import ConsulError
 from shared.runtime.backoff import Backoff
+from shared.runtime.breath import Breath
 from shared.runtime.hold import Hold
 from shared.runtime.supervise import heed_cancellation
 
@@ -219,7 +220,7 @@ class Feed:
             await self._restore()
         if self._table.gone(self.datacenter, listing):
             await self._look_at_history()
-        self._apply(listing)
+        await self._apply(listing)
 
     async def _restore(self) -> None:
         """Begin with what those before us still held; the first listing tells what of it is back."""
@@ -242,7 +243,7 @@ class Feed:
     def _what(self) -> str:
         return f"instances in {self.datacenter}"
 
-    def _apply(self, listing: Listing) -> None:
+    async def _apply(self, listing: Listing) -> None:
         table, there = self._table, self.datacenter
         gone, now = table.gone(there, listing), time.monotonic()
         seen = None if listing.services is None else listing.instances.keys()
@@ -251,7 +252,7 @@ class Feed:
         if self._holds is not None and (keep or self._told):
             self._told = bool(kept := self._hold.kept())
             self._holds.tell(self._what, [table.note(there, key).text for key in kept], self._release)
-        changed = table.apply(there, listing, keep)
+        changed = await Breath().between(table.apply_in_steps(there, listing, keep))
         self.state.listings += 1
         self.synced = True
         self._publish(changed)

@@ -28,6 +28,7 @@ from services.gloo.endpoints.rows import (
     owner_of,
     services_on_node,
 )
+from shared.incremental.units import Steps, at_once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -147,22 +148,36 @@ class EndpointTable:
 
     def apply(self, datacenter: str, listing: Listing, keep: Set[InstanceKey] = frozenset()) -> set[str]:
         """Take *listing* over, but leave the instances in *keep* as they are though it lacks them."""
+        return at_once(self.apply_in_steps(datacenter, listing, keep))
+
+    def apply_in_steps(self, datacenter: str, listing: Listing, keep: Set[InstanceKey]) -> Steps[set[str]]:
+        """``apply``, an instance or a service a step; what is observed between them counts as newer."""
         there = self._of(datacenter)
         changed: set[str] = set()
         for name, node in listing.nodes.items():
             changed |= there.put_node(name, node)
         for key in self.gone(datacenter, listing) - keep:
             changed |= there.drop_instance(key)
+        others = [
+            name
+            for name in listing.nodes
+            if there.put_checks(own := InstanceKey(name, ""), listing.checks.get(own, {}))
+        ]
         for key, instance in listing.instances.items():
             changed |= there.put_instance(key, instance)
             there.put_checks(key, listing.checks.get(key, {}))
-        for name in listing.nodes:
-            if there.put_checks(own := InstanceKey(name, ""), listing.checks.get(own, {})):
-                changed |= there.services_on(name)
+            yield
+        for name in others:
+            changed |= there.services_on(name)
         if listing.services is None:
             for name in there.nodes.keys() - listing.nodes.keys():
                 there.drop_node_if_empty(name)
-        return self._rebuild(datacenter, changed)
+        differing: set[str] = set()
+        for service in changed:
+            if self._rebuild_one(datacenter, service):
+                differing.add(service)
+            yield
+        return differing
 
     def observe_checks(
         self, datacenter: str, rows: Iterable[Row], held: Set[InstanceKey] = frozenset()
