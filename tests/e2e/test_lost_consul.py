@@ -103,7 +103,7 @@ async def all_held(made: World) -> None:
     await eventually(lambda: made.held("gateway"), until=lambda held: held.get(of("VirtualService")) == 2)
     await eventually(
         lambda: made.held("gloo"),
-        until=lambda held: held.get(of("Upstream")) == 3 and held.get("instances in dc1") == 1,
+        until=lambda held: held.get(of("Upstream"), 0) >= 2 and held.get("instances in dc1") == 1,
         within=40.0,
     )
     await eventually(lambda: made.held("discovery"), until=lambda held: of("Upstream") in held)
@@ -125,6 +125,8 @@ async def test_what_a_wiped_consul_lost_is_served_until_it_is_back_or_released(t
 
             await made.write_gateway()
             await made.write_static("back")
+            await back.serve(to_upstream("/static", "static-back"), to_upstream("/", "shop"))
+            await made.restart("gateway")
             await back.serve(to_upstream("/static", "static-back"), to_upstream("/", "shop"))
             await stack.register("shop", made.port)
             await eventually(lambda: made.held("gloo"), until=lambda held: "instances in dc1" not in held)
@@ -165,6 +167,7 @@ async def test_what_a_wiped_consul_lost_is_served_until_it_is_back_or_released(t
 async def test_a_process_that_starts_at_a_wiped_consul_takes_nothing_away(tmp_path: Path, role: str) -> None:
     async with world(tmp_path) as made, lossless(made.kept), lossless(made.back) as traffic:
         stack = made.stack
+        documents = {name: await stack.raw("VirtualService", name) for name in ("kept", "back")}
         await stack.consul.wipe()
         await all_held(made)
         await made.restart(role)
@@ -172,10 +175,14 @@ async def test_a_process_that_starts_at_a_wiped_consul_takes_nothing_away(tmp_pa
 
         await made.write_gateway()
         await stack.register("shop", made.port)
-        for site in (made.kept, made.back):
-            await made.write_static(site.name)
-            await site.serve(to_upstream("/static", f"static-{site.name}"), to_upstream("/", "shop"))
+        for name, document in documents.items():
+            assert document is not None
+            await made.write_static(name)
+            await stack.put("VirtualService", name, document)
         for each in ROLES:
             await eventually(lambda each=each: made.held(each), until=lambda held: not held, within=60.0)
         assert await stack.object("Proxy", "gateway-proxy")
-        assert (await made.glooctl("check", "-x", "services")).returncode == 0
+        # The note of the process that is no more is cleared away a while later.
+        await eventually(
+            lambda: made.glooctl("check"), until=lambda done: done.returncode == 0, within=60.0, every=1.0
+        )

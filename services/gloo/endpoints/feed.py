@@ -21,7 +21,7 @@ from services.gloo.endpoints.notes import Note
 from services.gloo.endpoints.rows import InstanceKey, Listing, list_datacenter, list_services
 from services.gloo.endpoints.table import EndpointTable, Observed
 from shared.consul.blocking import WatchOptions, WatchState, watch_query
-from shared.consul.catalog import HEALTH_SERVICE, HEALTH_STATE_ANY, NODE, NODES, SERVICES
+from shared.consul.catalog import HEALTH_SERVICE, HEALTH_STATE_ANY, NODE, NODES, OWN_SERVICE, SERVICES
 from shared.consul.client import Consul
 from shared.consul.http import Consistency
 from shared.consul.polling import Holding
@@ -245,7 +245,7 @@ class Feed:
 
     async def _apply(self, listing: Listing) -> None:
         table, there = self._table, self.datacenter
-        gone, now = table.gone(there, listing), time.monotonic()
+        gone, now = table.gone(there, listing) - table.instances_of(there, OWN_SERVICE), time.monotonic()
         seen = None if listing.services is None else listing.instances.keys()
         suspect = self._limit if now - self._lost_past_at < ACCIDENT_SECONDS else 0.0
         keep = self._hold.keep(gone, table.size(there), now, present=seen, suspect=suspect)

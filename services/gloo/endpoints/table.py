@@ -111,6 +111,9 @@ class EndpointTable:
         """How many instances *datacenter* has."""
         return len(self._of(datacenter).instances)
 
+    def instances_of(self, datacenter: str, service: str) -> Set[InstanceKey]:
+        return self._of(datacenter).by_service.get(service, set())
+
     def hostnames(self) -> frozenset[str]:
         """The names that stand as addresses and have to be resolved."""
         return frozenset().union(*self._hosts.values())
