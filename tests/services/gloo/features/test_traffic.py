@@ -342,6 +342,8 @@ async def test_csrf_refuses_changes_that_come_from_other_sites(world: World) -> 
 
     assert (await world.ask("csrf", "/", "POST", **other)).status == 403
     assert (await world.ask("csrf", "/", "POST", origin="http://csrf.example.com")).status == 200
+    assert (await world.ask("csrf", "/", "POST", referer="http://csrf.example.com/page")).status == 200
+    assert (await world.ask("csrf", "/", "POST")).status == 403, "nobody knows whence"
     assert (await world.ask("csrf", "/", "GET", **other)).status == 200
     assert (await world.ask("csrf", "/friends", "POST", **other)).status == 200
     assert (await world.ask("csrf", "/friends", "POST", origin="https://evil.org")).status == 403
@@ -470,6 +472,8 @@ async def test_groups_of_requests_are_counted_apart(world: World) -> None:
 async def test_a_header_names_the_cluster(world: World) -> None:
     assert (await world.ask("named", "/", x_cluster="next_ns")).echo["backend"] == "next"
     assert (await world.ask("named", "/", x_cluster="none")).status == 503
+    assert (await world.ask("named", "/")).status == 503
+    assert (await world.ask("rewrite", "/header")).echo["host"] == "rewrite.example.com"
 
 
 async def test_answers_are_compressed(world: World) -> None:
