@@ -115,6 +115,40 @@ async def test_a_poisoned_virtual_service_among_a_thousand_costs_only_itself(poi
         assert await poisoned.rejected() == rejected
 
 
+async def test_a_poisoned_route_table_among_a_thousand_virtual_services_is_told_so(
+    poisoned: Poisoned,
+) -> None:
+    """The VirtualService that delegates to it keeps its last good version, and is not blamed for it."""
+    stack = poisoned.stack
+    delegate = {"ref": {"name": "table", "namespace": "gloo-system"}}
+    routes = [direct("/own", "own"), {"matchers": [{"prefix": "/"}], "delegateAction": delegate}]
+    await stack.put("RouteTable", "table", {"routes": [direct("/a", "good")]})
+    await stack.put("VirtualService", "vs-500", virtual_service(*routes, domains=[host(500)]))
+    await stack.answers("/a", host=host(500), saying="good")
+
+    async with undisturbed(stack.http_port, host(500), "/a", saying=["good"]):
+        bad = {**direct("/b", "bad"), "matchers": [{"regex": BIG_REGEX}]}
+        await stack.put("RouteTable", "table", {"routes": [direct("/a", "new"), bad]})
+        assert await poisoned.edit(7, "with the poison") < SOON
+
+        status = await stack.status_is("Rejected", "RouteTable", "table", saying="deprecated option")
+        assert "refused virtual host gloo-system_vs-500" in status["reason"]
+        assert "served in its last good version" in status["reason"]
+        took = [await poisoned.edit(number, "edited") for number in (1, 499, 501, 999)]
+        assert max(took) < SOON, took
+        told = await stack.status_is("Warning", "VirtualService", "vs-500", saying="deprecated option")
+        assert told["reason"].startswith(
+            "warning: virtualHost.routes[1]: RouteTable gloo-system.table: Envoy"
+        )
+        assert await poisoned.state(501) == "Accepted"
+        assert await poisoned.rejected() <= 3
+
+    await stack.put("RouteTable", "table", {"routes": [direct("/a", "mended")]})
+    await stack.answers("/a", host=host(500), saying="mended")
+    await stack.status_is("Accepted", "RouteTable", "table")
+    await stack.status_is("Accepted", "VirtualService", "vs-500")
+
+
 async def test_a_gateway_only_envoy_refuses_is_told_so_and_heals(tmp_path: Path) -> None:
     async with Stack(tmp_path) as stack:
         await stack.put("VirtualService", "good", virtual_service(direct("/", "good")))

@@ -73,19 +73,23 @@ class TranslatedHost:
         return reports
 
     def refused(self, text: str, good: bytes | None) -> Reports:
-        """An Envoy's refusal of this host, for which *good* stands in: handed to the object of the one route
-        that is new in it, else to those of the whole host."""
+        """An Envoy's refusal of this host, for which *good* stands in: handed to the object that all routes
+        which are new in it are from, else to those of the whole host."""
         new = [
-            (i, each)
+            route_origins(each.origins, self.owners, i)
             for (i, _), each in self.served.items()
             if good and any(length_delimited(ROUTES_FIELD, one) not in good for one in each.encoded)
         ]
-        if len(new) != 1:
+        if len({origins[-1].source if origins else None for origins in new}) != 1:
             return self.report_of(text)
-        ((i, changed),) = new
+        origins = new[0]
+        if len(new) > 1:  # it may be any of them
+            if not origins or origins[-1].source in {each.source for each in self.owners}:
+                return self.report_of(text)
+            origins = [*origins[:-1], Origin(source=origins[-1].source)]
         report, reports = Report(), Reports()
         report.error("", text)
-        attribute(report, route_origins(changed.origins, self.owners, i), reports)
+        attribute(report, origins, reports)
         return reports
 
 

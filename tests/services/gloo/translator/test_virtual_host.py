@@ -123,6 +123,30 @@ def test_another_policy_reuses_nothing() -> None:
     assert second.clusters == {"fallback_cluster_for_invalid_routes"}
 
 
+UNION = {"corsPolicyMergeSettings": {"exposeHeaders": "UNION"}}
+ORIGIN = {"allowOrigin": ["https://a.com"]}
+
+
+def test_a_hosts_option_that_its_routes_look_at_translates_them_again() -> None:
+    routes = [to("a", "/1", cors={**ORIGIN, "exposeHeaders": ["x-b"]}), to("a", "/2")]
+    first = translate(host(*routes, options={"cors": {**ORIGIN, "exposeHeaders": ["x-a"]}, **UNION}), World())
+
+    given = host(*routes, options={"cors": {**ORIGIN, "exposeHeaders": ["x-c"]}, **UNION})
+    second = translate(given, World(), previous=first)
+
+    assert second == translate(given, World())
+    assert second.body != first.body
+
+
+def test_other_options_of_a_host_leave_its_routes_as_they_are() -> None:
+    routes = [to("a", "/1", cors=ORIGIN), to("a", "/2")]
+    first = translate(host(*routes, options={"cors": ORIGIN}), World())
+
+    second = translate(host(*routes, options={"cors": ORIGIN, "csrf": {}}), World(), previous=first)
+
+    assert [second.served[key] is first.served[key] for key in second.served] == [True, True]
+
+
 def test_a_host_without_sources_answers_to_the_proxy() -> None:
     translated = translate(host({"matchers": [{}]}, metadata={}), World())
 
@@ -179,3 +203,50 @@ def test_a_conflict_is_reported_to_the_owner_of_the_host() -> None:
     found = translated.report_of("clash")
 
     assert [str(problem) for problem in found[SERVICE].errors] == ["virtualHost: clash"]
+
+
+def table_routes(*bodies: str) -> gloo.VirtualHost:
+    """A host of the VirtualService's own route and those of a RouteTable it delegates to."""
+    own = {"matchers": [{"prefix": "/own"}], "directResponseAction": {"status": 200}}
+    service = {"kind": "*v1.VirtualService", "name": "vs", "namespace": "ns", "path": "virtualHost.routes[1]"}
+    return host(
+        own,
+        *(
+            {
+                "matchers": [{"prefix": f"/{i}"}],
+                "directResponseAction": {"status": 200, "body": body},
+                "metadata": {
+                    "sources": [
+                        service,
+                        {"kind": "*v1.RouteTable", "name": "t", "namespace": "ns", "path": f"routes[{i}]"},
+                    ]
+                },
+            }
+            for i, body in enumerate(bodies)
+        ),
+    )
+
+
+def test_an_envoys_refusal_is_told_to_the_table_that_all_new_routes_are_from() -> None:
+    table = Source("RouteTable", Ref("ns", "t"))
+    good = translate(table_routes("a", "b"), World()).body
+
+    one = translate(table_routes("a", "new"), World()).refused("no", good)
+    several = translate(table_routes("new", "new"), World()).refused("no", good)
+
+    assert list(map(str, one[table].errors)) == ["routes[1]: no"]
+    assert list(map(str, several[table].errors)) == ["no"]
+    for told in (one, several):
+        assert not told[SERVICE].errors
+        assert str(told[SERVICE].warnings[0]).startswith("virtualHost.routes[1]: RouteTable ns.t: ")
+
+
+def test_an_envoys_refusal_of_what_is_new_in_several_objects_is_the_hosts() -> None:
+    good = translate(table_routes("a"), World()).body
+    given = table_routes("new")
+    given.routes[0].matchers[0].prefix = "/other"
+
+    told = translate(given, World()).refused("no", good)
+
+    assert list(map(str, told[SERVICE].errors)) == ["virtualHost: no"]
+    assert translate(given, World()).refused("no", None).keys() == {SERVICE}
