@@ -104,12 +104,12 @@ class World:
         return await self.pipeline.apply(Changes(services={service}))
 
 
-def proxy(*hosts: dict[str, Any]) -> dict[str, Any]:
+def proxy(*hosts: dict[str, Any], **options: Any) -> dict[str, Any]:
     listener = {
         "name": "listener",
         "bindAddress": "::",
         "bindPort": 8080,
-        "httpListener": {"virtualHosts": list(hosts)},
+        "httpListener": {"virtualHosts": list(hosts), "options": options},
     }
     return {"metadata": {"name": "gateway-proxy", "namespace": "gloo-system"}, "listeners": [listener]}
 
@@ -186,6 +186,55 @@ async def test_one_edited_host_among_many_is_one_unit() -> None:
 
     assert world.pipeline.proxies.computed == before + 1
     assert bodies(outcome.snapshots[ROLE])["gloo-system_vs-7"] == ["new"]
+
+
+LIMITED = {"ratelimit": {"localRatelimit": {"maxTokens": 5}}}
+POLICIES: list[dict[str, Any]] = [
+    {"cors": {"allowOrigin": ["*"]}},
+    {"csrf": {}},
+    {"bufferPerRoute": {"buffer": {"maxRequestBytes": 5}}},
+    {"faults": {"abort": {"percentage": 5, "httpStatus": 503}}},
+    {"upgrades": [{"websocket": {"enabled": False}}]},
+    {"envoyMetadata": {"team": {"name": "pets"}}},
+    LIMITED,
+]
+
+
+async def test_policies_of_hosts_and_routes_leave_the_listener_alone() -> None:
+    world = World()
+    first = await world.put(PROXY, "gateway-proxy", proxy(host("a", forward("web"))))
+    snapshot = first.snapshots[ROLE]
+    assert snapshot is not None
+
+    for options in POLICIES:
+        of_host = {name: value for name, value in options.items() if name in ("cors", "csrf", "ratelimit")}
+        given = {**host("a", {**forward("web"), "options": options}), "options": of_host}
+        now = (await world.put(PROXY, "gateway-proxy", proxy(given))).snapshots[ROLE]
+        assert now is not None
+        assert now.of(LISTENER) == snapshot.of(LISTENER)
+        assert now.of(ROUTES) != snapshot.of(ROUTES)
+
+
+async def test_what_a_listener_says_of_local_limits_reaches_its_routes() -> None:
+    world = World()
+    hosts = [host("a", answer("x", options=LIMITED)), host("b", answer("y"))]
+    first = await world.put(PROXY, "gateway-proxy", proxy(*hosts))
+    before = world.pipeline.proxies.computed
+
+    limits = {"enableXRatelimitHeaders": True}
+    second = await world.put(PROXY, "gateway-proxy", proxy(*hosts, httpLocalRatelimit=limits))
+    changed = world.pipeline.proxies.computed
+    third = await world.put(
+        PROXY, "gateway-proxy", proxy(*hosts, httpLocalRatelimit=limits, healthCheck={"path": "/z"})
+    )
+
+    then, now = first.snapshots[ROLE], second.snapshots[ROLE]
+    assert then is not None
+    assert now is not None
+    assert now.of(ROUTES) != then.of(ROUTES)
+    assert changed == before + 2
+    assert world.pipeline.proxies.computed == changed, "no route looks at health checks"
+    assert third.snapshots[ROLE]
 
 
 async def test_a_host_that_comes_or_goes_costs_no_other_unit() -> None:
