@@ -60,5 +60,5 @@ def run_envoy(worlds: Mapping[str, World], folder: Path) -> tuple[bool, str]:
     config = folder / "envoy.json"
     config.write_text(json.dumps({"static_resources": static_resources(worlds)}))
     command = [str(ENVOY), "--mode", "validate", "--log-level", "warning", "--config-path", str(config)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100, cwd=folder)
     return done.returncode == 0, done.stderr
