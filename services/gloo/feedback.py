@@ -200,8 +200,8 @@ class Feedback:
         return [each.good for each in self._held.get(role, ()) if each.good and each.place.type_url != ROUTES]
 
     def good(self, role: str) -> bool:
-        """Whether no Envoy refuses what is served now."""
-        refused = any(refusal.role == role for refusal in self.unheld())
+        """Whether no Envoy refuses what is served now; secrets do not count, for they are not kept."""
+        refused = any(each.role == role and each.type_url != SECRET for each in self.unheld())
         return not (refused or self._quarantine.searching(role))
 
     def _refusal(self, held: Held) -> Refusal:

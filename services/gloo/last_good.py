@@ -26,12 +26,17 @@ from typing import Any
 
 import orjson
 
-from services.gloo.memory import Following
+from protos import gloo
+from services.gloo.memory import Following, Tls
 from services.gloo.parts import parts_of
 from services.gloo.quarantine import Blame, Held, Place
 from services.gloo.resources import ROUTES, SECRET, Resources, Snapshot, TypeUrl, resource
 from services.gloo.translator.consul import ConsulSelection, SubsetKeys
+from services.gloo.translator.sources import Origin
+from shared.codec.decode import decode
+from shared.codec.documents import to_document
 from shared.ref import Ref, Source
+from shared.report import Report
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +56,13 @@ class Unusable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is kept of a role; for *following* and *partial* see ``Memory``."""
+    """What is kept of a role; for *following*, *partial* and *tls* see ``Memory``."""
 
     snapshot: Snapshot
     held: tuple[Held, ...] = ()
     following: Mapping[str, Following] = field(default_factory=dict)
     partial: tuple[tuple[str, str], ...] = ()
+    tls: Tls = field(default_factory=dict)
 
 
 def pack(role: str, state: State, written: float) -> bytes:
@@ -78,6 +84,7 @@ def pack(role: str, state: State, written: float) -> bytes:
         "held": [_held(each) for each in state.held],
         "following": {name: _following(each) for name, each in state.following.items()},
         "partial": state.partial,
+        "tls": {name: [_tls(*each) for each in tls.items()] for name, tls in state.tls.items()},
     }
     head = orjson.dumps(told)
     content = b"\n".join([head, b"".join(bodies)])
@@ -140,6 +147,20 @@ def _following_of(listed: list[Any]) -> Following:
     return Following(selection, subsets, tuple(_sources_of(sources)))
 
 
+def _tls(origin: Origin, config: gloo.SslConfig) -> list[Any]:
+    """Names of secrets are in it, and nothing of what is in them."""
+    return [_sources([origin.source]), origin.path, to_document(config)]
+
+
+def _tls_of(listed: list[Any]) -> tuple[Origin, gloo.SslConfig]:
+    sources, path, document = listed
+    [source] = _sources_of(sources)
+    config = decode(gloo.SslConfig, document, Report())
+    if config is None:
+        raise Unusable("it has a TLS configuration that this gloo cannot read")
+    return Origin(source=source, path=path), config
+
+
 def unpack(raw: bytes) -> tuple[str, State, float]:
     """Role, state and time of a file; raises ``Unusable``."""
     content, digest = raw[:-DIGEST_BYTES], raw[-DIGEST_BYTES:]
@@ -161,7 +182,8 @@ def unpack(raw: bytes) -> tuple[str, State, float]:
         held = tuple(_held_of(role, snapshot, listed) for listed in told.get("held", ()))
         following = {name: _following_of(listed) for name, listed in told.get("following", {}).items()}
         partial = tuple((routes, host) for routes, host in told.get("partial", ()))
-        return role, State(snapshot, held, following, partial), float(told["written"])
+        tls = {name: dict(map(_tls_of, listed)) for name, listed in told.get("tls", {}).items()}
+        return role, State(snapshot, held, following, partial, tls), float(told["written"])
     except (orjson.JSONDecodeError, LookupError, TypeError, ValueError) as error:
         raise Unusable(f"it cannot be read: {error}") from error
 

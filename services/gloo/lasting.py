@@ -86,6 +86,7 @@ class Lasting:
             {proxy_of(role): state.snapshot for role, state in self._states.items()},
             {name: each for state in self._states.values() for name, each in state.following.items()},
             [(proxy_of(role), *host) for role, state in self._states.items() for host in state.partial],
+            {proxy_of(role): state.tls for role, state in self._states.items()},
         )
 
     def publish(self, role: str, snapshot: Snapshot | None, pipeline: Pipeline) -> None:
@@ -105,7 +106,8 @@ class Lasting:
             self._states.pop(role, None)
         elif served is not None:
             held, following = tuple(self.feedback.held(role)), dict(pipeline.clusters.following)
-            self._states[role] = State(snapshot, held, following, served.partial)
+            tls = pipeline.proxies.tls(proxy_of(role))
+            self._states[role] = State(snapshot, held, following, served.partial, tls)
         else:
             return
         if self._kept is not None:

@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from protos import gloo
 from services.gloo.parts import parts_of
 from services.gloo.resources import CLUSTER, LISTENER, ROUTES, Resource, Snapshot, TypeUrl
 from services.gloo.translator.consul import ConsulSelection, SubsetKeys
 from services.gloo.translator.endpoints import NO_SUBSETS
+from services.gloo.translator.sources import Origin
 from services.gloo.xds.wire import mentions
 from shared.ref import Ref, Source
+
+Tls = Mapping[str, Mapping[Origin, gloo.SslConfig]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +32,17 @@ class Following:
 
 class Memory:
     """*snapshots* by Proxy; *following* is what its clusters' endpoints were made of, by cluster; *partial*
-    are the virtual hosts served without their broken routes, by Proxy and route configuration."""
+    are the virtual hosts served without their broken routes, by Proxy and route configuration; *tls* the TLS
+    configurations of listeners, by Proxy, listener and where they stand."""
 
     def __init__(
         self,
         snapshots: Mapping[Ref, Snapshot] | None = None,
         following: Mapping[str, Following] | None = None,
         partial: Collection[tuple[Ref, str, str]] = (),
+        tls: Mapping[Ref, Tls] | None = None,
     ) -> None:
+        self._tls = dict(tls or {})
         self._snapshots = dict(snapshots or {})
         self._following = dict(following or {})
         self._partial = frozenset(partial)
@@ -54,6 +61,9 @@ class Memory:
 
     def listener(self, proxy: Ref, name: str) -> Resource | None:
         return self._of(proxy, LISTENER, name)
+
+    def tls(self, proxy: Ref, listener: str) -> Mapping[Origin, gloo.SslConfig]:
+        return self._tls.get(proxy, {}).get(listener, {})
 
     def host(self, proxy: Ref, routes: str, name: str) -> bytes | None:
         """A virtual host of a route configuration, if all of it was good."""
@@ -75,6 +85,7 @@ class Memory:
 
     def forget(self, proxy: Ref) -> None:
         self._snapshots.pop(proxy, None)
+        self._tls.pop(proxy, None)
         for key in [key for key in self._parts if key[0] == proxy]:
             del self._parts[key]
 

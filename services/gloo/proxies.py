@@ -17,7 +17,7 @@ from services.gloo.plugin import Policy
 from services.gloo.resources import EMPTY, Resource, Resources
 from services.gloo.sanitize import choose_host, choose_resource, fallback_resources, has_errors
 from services.gloo.translator.consul import ConsulSelection
-from services.gloo.translator.listener import listener_conflicts, translate_listener
+from services.gloo.translator.listener import TranslatedListener, listener_conflicts, translate_listener
 from services.gloo.translator.names import route_configuration_name
 from services.gloo.translator.patches import looked_at
 from services.gloo.translator.proxy import check_proxy, max_body, merge_reports
@@ -72,6 +72,15 @@ class Host:
 
 
 @dataclass(slots=True)
+class ListenerUnit:
+    """A listener as it was translated last: from what, what it looked at, and what came of it."""
+
+    given: tuple[Any, ...] = ()
+    looked: dict[Key, Any] = field(default_factory=dict)
+    done: TranslatedListener | None = None
+
+
+@dataclass(slots=True)
 class Sheet:
     """A listener's virtual hosts in their order, and how they were put together last."""
 
@@ -79,7 +88,7 @@ class Sheet:
     hosts: dict[str, Host] = field(default_factory=dict)
     chosen: Sequence[TranslatedHost] = ()
     problems: Mapping[int, Sequence[str]] = field(default_factory=dict)
-    tls: Mapping[Origin, gloo.SslConfig] = field(default_factory=dict)  # the last good of each place
+    listener: ListenerUnit = field(default_factory=ListenerUnit)
 
 
 @dataclass(slots=True)
@@ -103,7 +112,6 @@ class Proxies:
         self._policy = policy
         self._proxies: dict[Ref, gloo.Proxy] = {}
         self._sheets: dict[Ref, dict[str, Sheet]] = {}
-        self._looked: dict[Ref, set[Key]] = {}
         self._units: Units[Host, TranslatedHost] = Units(self._translate)
         self._fallback = fallback_resources(policy)[1:] if policy.replace_invalid_routes else ()
 
@@ -125,7 +133,6 @@ class Proxies:
     def drop(self, ref: Ref) -> list[Host]:
         self._proxies.pop(ref, None)
         self.served.pop(ref, None)
-        self._looked.pop(ref, None)
         self._memory.forget(ref)
         return [*_hosts(self._sheets.pop(ref, {}))]
 
@@ -157,21 +164,29 @@ class Proxies:
 
     def looked_at(self, keys: Set[Key]) -> set[Ref]:
         """The Proxies to build again because their listeners looked at one of *keys*."""
-        return {ref for ref, looked in self._looked.items() if not looked.isdisjoint(keys)}
+        return {
+            ref
+            for ref, sheets in self._sheets.items()
+            if any(not keys.isdisjoint(sheet.listener.looked) for sheet in sheets.values())
+        }
 
     @property
     def looks(self) -> Iterable[Key]:
         """All that listeners look at."""
-        return (key for looked in self._looked.values() for key in looked)
+        return (
+            key
+            for sheets in self._sheets.values()
+            for sheet in sheets.values()
+            for key in sheet.listener.looked
+        )
+
+    def tls(self, ref: Ref) -> dict[str, Mapping[Origin, gloo.SslConfig]]:
+        """The TLS configurations that are served, by listener and where they stand."""
+        units = ((name, sheet.listener) for name, sheet in self._sheets.get(ref, {}).items())
+        return {name: unit.done.tls for name, unit in units if unit.done is not None and unit.done.tls}
 
     def build(self, ref: Ref, get: Callable[[Key], Any]) -> ServedProxy:
-        """Join the Proxy's hosts and listeners to what its Envoys get."""
-        looked = self._looked[ref] = set[Key]()
-
-        def read(kind: str, name: Ref) -> Any:
-            looked.add((kind, name))
-            return get((kind, name))
-
+        """Join the Proxy's hosts and listeners to what its Envoys get; *get* looks at other objects."""
         proxy, owner, before = self._proxies[ref], Source("Proxy", ref), self.served.get(ref, ServedProxy())
         reports: Reports = {owner: check_proxy(proxy)}
         listeners, routes = list(self._fallback[:1]), list(self._fallback[1:])
@@ -180,17 +195,8 @@ class Proxies:
         secrets: dict[str, frozenset[Source]] = {}
         conflicts = listener_conflicts(proxy.listeners)
         for i, (given, sheet) in enumerate(zip(proxy.listeners, self._sheets[ref].values(), strict=True)):
-            done = translate_listener(
-                given,
-                f"listeners[{i}]",
-                owner,
-                self._policy,
-                conflicts.get(i, ""),
-                read=read,
-                last_good=sheet.tls,
-            )
+            done = self._listener(sheet.listener, given, i, owner, conflicts.get(i, ""), get)
             merge_reports(reports, done.reports)
-            sheet.tls = done.tls
             last_good = before.listeners.by_name.get(given.name) or self._memory.listener(ref, given.name)
             errors = done.resource is None and has_errors(done.reports)
             made = choose_resource(done.resource, errors, last_good)
@@ -198,9 +204,11 @@ class Proxies:
             if made is not None and made.name not in {each.name for each in listeners}:
                 name = route_configuration_name(given.name)
                 listeners.append(made)
-                for secret in names_asked_for(made.body):
-                    asking = done.secrets.get(secret, made.sources)
-                    secrets[secret] = secrets.get(secret, frozenset()) | asking
+                asking = done.secrets
+                if made is not done.resource:
+                    asking = dict.fromkeys(names_asked_for(made.body), made.sources)
+                for secret, sources in asking.items():
+                    secrets[secret] = secrets.get(secret, frozenset()) | sources
                 routes.append(join_route_configuration(name, hosts, given.route_options))
                 selections.update(*(host.selections for host in hosts))
         served = ServedProxy(
@@ -214,6 +222,42 @@ class Proxies:
         self.served[ref] = served
         self._memory.forget(ref)
         return served
+
+    def _listener(
+        self,
+        unit: ListenerUnit,
+        given: gloo.Listener,
+        i: int,
+        owner: Source,
+        conflict: str,
+        get: Callable[[Key], Any],
+    ) -> TranslatedListener:
+        """A listener, translated again when it differs in more than its virtual hosts."""
+        head = given
+        if given.http_listener is not None:
+            some = [gloo.VirtualHost()] if given.http_listener.virtual_hosts else []
+            head = replace(given, http_listener=replace(given.http_listener, virtual_hosts=some))
+        now = (i, conflict, head)
+        same = unit.given == now and all(get(key) == value for key, value in unit.looked.items())
+        if unit.done is not None and same:
+            return unit.done
+        looked: dict[Key, Any] = {}
+
+        def read(kind: str, name: Ref) -> Any:
+            value = looked[kind, name] = get((kind, name))
+            return value
+
+        unit.done = translate_listener(
+            given,
+            f"listeners[{i}]",
+            owner,
+            self._policy,
+            conflict,
+            read=read,
+            last_good=unit.done.tls if unit.done is not None else self._memory.tls(owner.ref, given.name),
+        )
+        unit.given, unit.looked = now, looked
+        return unit.done
 
     def _served_hosts(
         self, sheet: Sheet, reports: Reports, partial: list[tuple[str, str]]
@@ -280,7 +324,7 @@ def _sheet(ref: Ref, i: int, given: gloo.Listener, before: Sheet | None) -> tupl
         around = before.around
     sheet, changed = Sheet(around), list[Host]()
     if before is not None:
-        sheet.chosen, sheet.problems, sheet.tls = before.chosen, before.problems, before.tls
+        sheet.chosen, sheet.problems, sheet.listener = before.chosen, before.problems, before.listener
     for j, (name, message) in enumerate(
         _told_apart(given.http_listener.virtual_hosts if given.http_listener else ())
     ):

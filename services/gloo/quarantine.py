@@ -35,7 +35,7 @@ from services.gloo.resources import (
 )
 from shared.ref import Source
 
-HANDLED = (CLUSTER, LISTENER, ROUTES)
+HANDLED = (CLUSTER, LISTENER, ROUTES)  # never secrets: what stands in for something goes through Consul
 RETRY_SECONDS = 300.0
 SEARCH_SECONDS = 5.0  # without an answer for so long a search is given up and everything offered
 MOST_VERSIONS = 64  # whose answers are still awaited, of one resource

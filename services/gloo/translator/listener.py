@@ -7,7 +7,7 @@ in one fixed order, the router last. The listener's options switch some on; all 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from protos import gloo
@@ -37,26 +37,16 @@ MAX_STAT_PREFIX = 255
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TranslatedListener:
-    """*resource* is None when there are no virtual hosts or something is wrong with all of it; *chains* are
-    its TLS ones."""
+    """*resource* is None when there are no virtual hosts or something is wrong with all of it.
+
+    *tls* are the TLS configurations that are served, by where they stand; *secrets* the names of those that
+    they need, and the objects they do it for.
+    """
 
     resource: Resource | None
     reports: Reports
-    chains: Sequence[Chain] = ()
-
-    @property
-    def tls(self) -> dict[Origin, gloo.SslConfig]:
-        """The TLS configurations that are served, by where they stand."""
-        return {origin: config for chain in self.chains for origin, config in chain.good.items()}
-
-    @property
-    def secrets(self) -> dict[str, frozenset[Source]]:
-        """The secrets that the chains name, and the objects they do it for."""
-        return {
-            name: frozenset(origin.source for origin in chain.good)
-            for chain in self.chains
-            for name in names_asked_for(encode(tls_socket(chain.context)))
-        }
+    tls: Mapping[Origin, gloo.SslConfig]
+    secrets: Mapping[str, frozenset[Source]]
 
 
 def translate_listener(
@@ -90,7 +80,22 @@ def translate_listener(
             sources = {origin.source for origin in origins} or {owner}
             found = resource(given.name, encode(build_listener(given, http, joined, chains)), sources)
     attribute(report, origins or [Origin(source=owner, path=path)], reports)
-    return TranslatedListener(resource=found, reports=reports, chains=chains)
+    return TranslatedListener(
+        resource=found,
+        reports=reports,
+        tls={origin: config for chain in chains for origin, config in chain.good.items()},
+        secrets=secrets_of(chains),
+    )
+
+
+def secrets_of(chains: Iterable[Chain]) -> dict[str, frozenset[Source]]:
+    """The secrets that *chains* name, and the objects they do it for."""
+    found: dict[str, frozenset[Source]] = {}
+    for chain in chains:
+        sources = frozenset(origin.source for origin in chain.good)
+        for name in names_asked_for(encode(tls_socket(chain.context))):
+            found[name] = found.get(name, frozenset()) | sources
+    return found
 
 
 def check_listener(given: gloo.Listener, report: Report) -> None:
