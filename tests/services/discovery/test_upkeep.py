@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+import math
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 
 from services.discovery.inputs import Inputs
 from services.discovery.upkeep import HoldOptions, Upkeep
 from services.discovery.upstreams.consul import Rules
 from shared.consul.operations import Op
+from shared.consul.polling import Holding
 from shared.errors import ConsulUnavailable
 from shared.ref import Ref
 from shared.store.keys import UPSTREAM, key, prefix
@@ -26,13 +28,18 @@ class Story:
     """A catalog, a store and the upkeep between them."""
 
     def __init__(
-        self, kv: MemoryKV, *, hold: HoldOptions | None = None, owns: Callable[[Ref], bool] = lambda ref: True
+        self,
+        kv: MemoryKV,
+        *,
+        hold: HoldOptions | None = None,
+        owns: Callable[[Ref], bool] = lambda ref: True,
+        holds: Holding | None = None,
     ) -> None:
         self.kv = kv
         self.inputs = Inputs()
         self.metrics = Metrics()
         self.ready: list[tuple[bool, str]] = []
-        self.upkeep = Upkeep(self.inputs, kv, "gloo", Rules(namespace=NS), owns, self.metrics, hold)
+        self.upkeep = Upkeep(self.inputs, kv, "gloo", Rules(namespace=NS), owns, self.metrics, hold, holds)
 
     def catalog(self, *services: str, dc: str = "dc1", again: bool = False) -> None:
         self.inputs.take_services(dc, {name: [] for name in services}, again=again)
@@ -242,3 +249,56 @@ async def test_an_object_in_the_way_is_reported_and_left() -> None:
 
     assert story.kv.rows[f"{PREFIX}a"].value == own
     assert set(story.upkeep.state()["left_alone"]) == {Ref(NS, "a")}
+
+
+class Watched:
+    """What would be told of what is held."""
+
+    limit = math.inf
+    history = 1
+
+    def __init__(self) -> None:
+        self.told: Collection[str] = ()
+        self.release: Callable[[], None] = lambda: None
+
+    async def look(self) -> int:
+        return self.history
+
+    async def owed(self, what: str) -> Collection[str]:
+        return ()
+
+    def tell(self, what: str, names: Collection[str], release: Callable[[], None]) -> None:
+        self.told, self.release = names, release
+
+
+async def test_a_service_that_vanished_with_consuls_history_keeps_its_upstream_until_released() -> None:
+    holds = Watched()
+
+    async with going(Story(MemoryKV(), hold=HoldOptions(linger=0.0, seconds=0.01), holds=holds)) as story:
+        story.catalog("a", "b")
+        await eventually(lambda: story.names() == {"a", "b"})
+        holds.history = 2
+        story.catalog("a")
+        await eventually(lambda: holds.told)
+        await story.settled()
+        told, held = holds.told, story.names()
+        holds.release()
+        await eventually(lambda: story.names() == {"a"})
+        await eventually(lambda: not holds.told)
+
+    assert told == [f"{NS}.b"]
+    assert held == {"a", "b"}
+
+
+async def test_an_upstream_that_consul_has_lost_is_written_again_with_its_edits() -> None:
+    async with going(Story(MemoryKV())) as story:
+        story.catalog("a")
+        at = key("gloo", UPSTREAM, Ref(NS, "a"))
+        await eventually(lambda: at in story.kv.rows)
+        await story.kv.put(at, edited := story.kv.rows[at].value + b"useHttp2: true\n")
+        await eventually(lambda: any(each.raw == edited for each in story.inputs.stored.values()))
+        del story.kv.rows[at]  # the watch goes on with it, and tells nothing
+        story.inputs.take_lost([f"{NS}/a"])
+        await eventually(lambda: at in story.kv.rows)
+
+    assert story.kv.rows[at].value == edited

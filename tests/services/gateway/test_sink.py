@@ -184,3 +184,23 @@ async def test_garbage_at_our_key_is_replaced_and_a_stale_proxy_deleted(world: W
     await world.watch()
     assert await world.sink.write({}) == {}
     assert KEY not in world.kv.rows
+
+
+async def test_a_lost_proxy_that_others_go_on_with_is_not_written_by_one_that_never_saw_it(
+    world: World,
+) -> None:
+    await world.sink.write(proxy(b'{"name":"a"}'))
+    held = {"p"}
+
+    async def awaited(name: str) -> bool:
+        return name in held
+
+    world.kv.rows.pop(KEY)
+    world.sink = Sink(world.kv, ROOT, NAMESPACE, fence=world.fence, awaited=awaited)
+    assert not await world.sink.write(proxy(b'{"name":"b"}'))
+    assert KEY not in world.kv.rows
+    held.clear()
+    assert await world.sink.write(proxy(b'{"name":"b"}'))
+    held.add("p")
+    world.kv.rows.pop(KEY)
+    assert await world.sink.write(proxy(b'{"name":"c"}'))

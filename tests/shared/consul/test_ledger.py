@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.consul.ledger import Ledger, PrefixChange
+from shared.consul.ledger import LOST, Ledger, PrefixChange
 from shared.consul.operations import RawRow
 
 
@@ -114,3 +114,74 @@ def test_ledgers_of_parts_know_together_what_the_whole_knew() -> None:
     assert joined.held
     assert joined.take(10, raw(a=5, b=9), 3.0) is None
     assert not joined.held
+
+
+def test_what_a_lost_history_took_is_held_for_ever_and_what_is_there_can_be_deleted() -> None:
+    ledger = Ledger(hold=30)
+    ledger.take(7, raw(a=5, b=6, c=7), 0.0)
+
+    assert ledger.take(2, [], 1.0) is None
+    back = ledger.take(8, raw(a=8, d=7), 2.0)
+    deleted = ledger.take(9, raw(d=7), 1e9)
+
+    assert back is not None
+    assert [row.key for row in back.changed] == ["a", "d"]
+    assert deleted == PrefixChange(gone=frozenset({"a"}), index=9)
+    assert ledger.held.keys() == {"b", "c"}
+    assert not ledger.doubts(2.0)
+
+
+def test_another_history_is_lost_history_though_the_index_climbed_beyond_the_old_one() -> None:
+    ledger = Ledger(hold=30)
+    ledger.take(7, raw(a=5, b=7), 0.0, history=1)
+
+    assert ledger.loses(raw(a=5))
+    assert ledger.take(20, raw(a=5), 1.0, history=2) is None
+    assert not ledger.loses(raw(a=5))
+    assert ledger.take(21, [], 2.0, history=2) == PrefixChange(gone=frozenset({"a"}), index=21)
+    assert ledger.held.keys() == {"b"}
+
+
+def test_a_second_accident_is_held_too() -> None:
+    ledger = Ledger(hold=30)
+    ledger.take(7, raw(a=5, b=7), 0.0)
+    ledger.take(3, raw(a=3), 1.0)
+
+    assert ledger.take(2, [], 2.0) is None
+    assert ledger.held.keys() == {"a", "b"}
+
+
+def test_what_is_released_is_told_as_gone_with_the_next_answer_and_not_held_again() -> None:
+    ledger = Ledger(hold=30)
+    ledger.take(7, raw(a=5, b=7), 0.0)
+    ledger.take(3, raw(a=3), 1.0)
+
+    ledger.release()
+
+    assert ledger.until < 1.0
+    assert ledger.take(3, raw(a=3), 2.0) == PrefixChange(gone=frozenset({"b"}), index=3)
+    assert not ledger.held
+
+
+def test_what_was_lost_before_the_first_answer_is_told_without_a_value() -> None:
+    ledger = Ledger(hold=30)
+
+    first = ledger.take(7, raw(a=5), 0.0, owed=["a", "b"])
+    back = ledger.take(8, raw(a=5, b=8), 1.0)
+
+    assert first is not None
+    assert {row.key: row.value for row in first.changed} == {"a": b"", "b": LOST}
+    assert back is not None
+    assert [row.key for row in back.changed] == ["b"]
+    assert not ledger.held
+
+
+def test_parts_hold_what_the_whole_held() -> None:
+    whole = Ledger(hold=30, name="p/")
+    whole.take(7, raw(a=5, b=7), 0.0)
+    whole.take(3, raw(a=5), 1.0)
+
+    parts = [whole.part("a", ["a"]), whole.part("b", ["b"])]
+
+    assert [part.held.keys() for part in parts] == [set(), {"b"}]
+    assert Ledger.joined(parts, name="p/").held == whole.held

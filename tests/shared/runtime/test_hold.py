@@ -1,3 +1,5 @@
+import math
+
 from shared.runtime.hold import Hold
 
 ALL = {str(number) for number in range(20)}
@@ -73,3 +75,16 @@ def test_what_is_no_longer_missed_is_forgotten() -> None:
     hold.keep(set(), 0, now=1)
 
     assert hold.until() is None
+
+
+def test_what_a_look_without_a_past_lacks_is_kept_until_it_is_back_or_released() -> None:
+    hold = Hold[str](least=10, seconds=30)
+
+    assert hold.keep({"1", "2"}, 20, now=0, suspect=math.inf) == {"1", "2"}
+    assert hold.until() is None
+    assert hold.keep({"1", "2", "3"}, 20, now=100) == {"1", "2"}
+    assert hold.keep({"1"}, 20, now=1e9) == {"1"}
+    hold.release()
+    assert hold.since(1e9) is None
+    assert hold.keep({"1"}, 20, now=1e9, suspect=math.inf) == set()
+    assert not hold.kept()

@@ -1,9 +1,10 @@
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from services.discovery.upstreams.consul import Wanted
 from services.discovery.upstreams.reconcile import Create, Delete, Update, owned, reconcile
 from shared.codec import text
+from shared.consul.ledger import LOST
 from shared.ref import Ref
 from shared.store.keys import UPSTREAM, key
 from shared.store.objects import Stored, decode_value
@@ -185,3 +186,26 @@ def test_the_discovered_ones_are_known_with_their_services() -> None:
     users = stored("metadata: {name: x, namespace: gloo-system}\nconsul: {serviceName: y}\n", "x")
 
     assert owned([stored(DISCOVERED), users]) == {"petstore": "petstore"}
+
+
+def test_what_consul_has_lost_is_written_again_as_it_was_once_its_service_is_there() -> None:
+    lost, other = stored(DISCOVERED), stored(DISCOVERED.replace("petstore", "other"), "other")
+
+    result = reconcile(by_ref(wanted(tags=("a",))), {REF: lost, other.ref: other}, lost={REF, other.ref})
+
+    (write,) = result.writes.values()
+    assert isinstance(write, Create)
+    assert write.value == DISCOVERED.encode()
+
+
+def test_what_nobody_remembers_is_created_anew_and_what_is_no_discovered_one_is_left() -> None:
+    forgotten, foreign = stored(LOST), stored("static: {hosts: []}", "mine")
+
+    result = reconcile(
+        by_ref(wanted(), wanted("mine")),
+        {REF: forgotten, foreign.ref: foreign},
+        lost={REF, foreign.ref},
+    )
+
+    assert list(result.writes) == [REF]
+    assert b"serviceName: petstore" in cast("Create", result.writes[REF]).value
