@@ -39,8 +39,6 @@ MEMBER_TTL = 15.0
 LOOK_AGAIN = 5.0
 ALL_MISSED = 15.0
 """Seconds after which every watch has looked at a Consul that came back: none waits longer between tries."""
-STATUS_LINGER = 0.05
-"""Seconds a status waits: gloo mostly has its say within them, and one write does for both."""
 
 SETTINGS_USED = (
     "consul",
@@ -152,7 +150,7 @@ async def carry_out(plan: Plan, consul: Consul, context: Context) -> Plan | None
                 plan.root,
                 namespace=plan.namespace,
                 fence=fence,
-                linger=STATUS_LINGER,
+                linger=0,
                 observe=lambda what, count: told.labels(what).inc(count),
             )
         ),

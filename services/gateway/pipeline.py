@@ -33,6 +33,9 @@ from shared.telemetry.metrics import Metrics
 log = logging.getLogger(__name__)
 
 COLLECT_SECONDS = 300.0
+REPORT_LINGER = 0.05
+"""Seconds that findings wait: gloo mostly has its say within them, so that one status does for both, and an
+edit has its way to Envoy to itself."""
 
 Ready = Callable[[bool, str], None]
 
@@ -179,6 +182,7 @@ class Pipeline:
         settle = Settle()
         while True:
             await self._inputs.news.wait()
+            await asyncio.sleep(REPORT_LINGER)
             async with settle:
                 self._inputs.news.clear()
                 await self._tell()
