@@ -30,20 +30,27 @@ LISTED = 5
 def watch(loop: asyncio.AbstractEventLoop, main: int, report: Path) -> None:
     """For ever: ask, wait, tell."""
     processor = time.pthread_getcpuclockid(main)
-    alive = threading.Event()
+
+    def now() -> tuple[float, float]:
+        return time.perf_counter(), time.clock_gettime(processor)
+
     while not loop.is_closed():
-        alive.clear()
-        started, used = time.perf_counter(), time.clock_gettime(processor)
+        asked, answered, alive = now(), [(0.0, 0.0)], threading.Event()
+
+        def answer(answered: list[tuple[float, float]] = answered, alive: threading.Event = alive) -> None:
+            answered[0] = now()
+            alive.set()
+
         try:
-            loop.call_soon_threadsafe(alive.set)
+            loop.call_soon_threadsafe(answer)
         except RuntimeError:  # closed since
             return
         seen: Counter[str] = Counter()
         while not alive.wait(EVERY):
             seen[_place(main)] += 1
-        took, spent = time.perf_counter() - started, time.clock_gettime(processor) - used
-        if took > WORTH_TELLING:
-            line = {"wall": took, "processor": spent, "where": seen.most_common(3)}
+        wall, spent = (then - before for then, before in zip(answered[0], asked, strict=True))
+        if wall > WORTH_TELLING:
+            line = {"wall": wall, "processor": spent, "where": seen.most_common(3)}
             with report.open("a") as lines:
                 lines.write(json.dumps(line) + "\n")
         time.sleep(EVERY)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -31,6 +30,7 @@ from pathlib import Path
 import uvloop
 
 from shared.errors import InvalidSettings
+from shared.runtime.garbage import Garbage
 from shared.runtime.settings import LiveSettings, SettingsFile
 from shared.runtime.supervise import Supervisor
 from shared.telemetry import logs
@@ -41,8 +41,6 @@ log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 20.0
 HEARTBEAT_SECONDS = 2.0
-COLLECT_AFTER = (700, 10, 100)
-"""The garbage collector's thresholds: its full rounds, which hold up the loop, ten times rarer than usual."""
 FAILED = 1
 BAD_SETTINGS = 2
 
@@ -101,10 +99,10 @@ def run(
     try:
         options = parse(name, argv, os.environ, admin_addr, keeps_state=keeps_state)
         logs.configure(options.log_level)
-        gc.set_threshold(*COLLECT_AFTER)
+        garbage = Garbage()
         file = SettingsFile(dir=options.dir, namespace=options.namespace, name=options.name)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_run(name, serve, options, file, settings_used))
+            return runner.run(_run(name, serve, options, file, settings_used, garbage))
     except InvalidSettings as error:
         sys.stderr.write(f"{name}: {error}\n")
         return BAD_SETTINGS
@@ -159,7 +157,12 @@ def split_address(address: str, what: str) -> tuple[str, int]:
 
 
 async def _run(
-    name: str, serve: Serve, options: Options, file: SettingsFile, settings_used: Collection[str]
+    name: str,
+    serve: Serve,
+    options: Options,
+    file: SettingsFile,
+    settings_used: Collection[str],
+    garbage: Garbage,
 ) -> int:
     settings = LiveSettings(file, settings_used)
     metrics, stopping = Metrics(), asyncio.Event()
@@ -181,7 +184,7 @@ async def _run(
                     stopping=stopping,
                     tasks=tasks,
                 )
-                tasks.start("heartbeat", partial(_beat, settings, admin, metrics))
+                tasks.start("heartbeat", partial(_beat, settings, admin, metrics, garbage))
                 signals.serving = asyncio.ensure_future(serve(context))
                 await _until_done(signals.serving, stopping)
         except BaseExceptionGroup as group:
@@ -235,22 +238,16 @@ async def _until_done(serving: asyncio.Future[None], stopping: asyncio.Event) ->
             log.error("the service returned without being told to stop")
 
 
-async def _beat(settings: LiveSettings, admin: Admin, metrics: Metrics) -> None:
-    """The one timer of a process at rest: looks at the settings and measures how late the loop is.
-
-    Once all is ready, what was built until then is taken out of the garbage collector's rounds.
-    """
+async def _beat(settings: LiveSettings, admin: Admin, metrics: Metrics, garbage: Garbage) -> None:
+    """The one timer of a process at rest: looks at settings and garbage, and measures how late the loop is."""
     lag = metrics.histogram("event_loop_lag_seconds", "How late a timer fired")
-    clock, frozen = asyncio.get_running_loop().time, False
+    clock = asyncio.get_running_loop().time
     while True:
         due = clock() + HEARTBEAT_SECONDS
         await asyncio.sleep(HEARTBEAT_SECONDS)
         lag.observe(max(clock() - due, 0.0))
         settings.check()
-        if not frozen and not admin.waiting:
-            gc.collect(1)  # a full round would hold up the loop for longer than all it could free is worth
-            gc.freeze()
-            frozen = True
+        garbage.look(ready=not admin.waiting)
 
 
 def _settings_error(error: BaseException) -> InvalidSettings | None:
