@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 def pem_problem(cert_chain: str, private_key: str, root_ca: str) -> str | None:
     """What is wrong with a certificate, its key and the certificates to trust; each may be missing."""
+    cert_chain, private_key, root_ca = map(_plain, (cert_chain, private_key, root_ca))
     if private_key and not cert_chain:
         return "certChain: required beside privateKey"
     if cert_chain and not private_key:
@@ -34,6 +35,11 @@ def _pair_problem(cert_chain: str, private_key: str) -> str | None:
             return "certChain and privateKey do not belong together"
         return "privateKey: no key in PEM, or one with a passphrase"
     return None
+
+
+def _plain(pem: str) -> str:
+    """*pem* without what may stand around the blocks in letters that PEM does not know."""
+    return pem.encode("ascii", "ignore").decode()
 
 
 def _is_certificate(pem: str) -> bool:

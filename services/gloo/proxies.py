@@ -181,7 +181,7 @@ class Proxies:
         )
 
     def tls(self, ref: Ref) -> dict[str, Mapping[Origin, gloo.SslConfig]]:
-        """The TLS configurations that are served, by listener and where they stand."""
+        """The last good TLS configurations, by listener and where they stand."""
         units = ((name, sheet.listener) for name, sheet in self._sheets.get(ref, {}).items())
         return {name: unit.done.tls for name, unit in units if unit.done is not None and unit.done.tls}
 

@@ -39,8 +39,8 @@ MAX_STAT_PREFIX = 255
 class TranslatedListener:
     """*resource* is None when there are no virtual hosts or something is wrong with all of it.
 
-    *tls* are the TLS configurations that are served, by where they stand; *secrets* the names of those that
-    they need, and the objects they do it for.
+    *tls* are the last good TLS configurations by where they stand; *secrets* the names of those that are
+    needed, and the objects they are needed for.
     """
 
     resource: Resource | None
@@ -71,7 +71,9 @@ def translate_listener(
         report.error("", conflict)
     origins = origins_of(given)
     reports = Reports()
-    chains = translate_chains(configurations(given, path, owner), scope, reports, last_good)
+    brought = configurations(given, path, owner)
+    chains = translate_chains(brought, scope, reports, last_good)
+    good = {each.origin: last_good[each.origin] for each in brought if each.origin in last_good}
     found = None
     http = given.http_listener
     served = http is not None and http.virtual_hosts and (chains or not given.ssl_configurations)
@@ -83,7 +85,7 @@ def translate_listener(
     return TranslatedListener(
         resource=found,
         reports=reports,
-        tls={origin: config for chain in chains for origin, config in chain.good.items()},
+        tls=good | {origin: config for chain in chains for origin, config in chain.good.items()},
         secrets=secrets_of(chains),
     )
 

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from protos import gloo
 from services.gloo.last_good import LastGood, State, Unusable, pack, unpack
 from services.gloo.memory import Following
 from services.gloo.parts import WHOLE
 from services.gloo.quarantine import Blame, Held, Place
-from services.gloo.resources import CLUSTER, ROUTES, Resources, Snapshot, resource
+from services.gloo.resources import CLUSTER, ROUTES, SECRET, Resources, Snapshot, resource
 from services.gloo.translator.consul import ConsulSelection, SubsetKeys
+from services.gloo.translator.sources import Origin
 from shared.ref import Ref, Source
 from tests.support.waiting import eventually
 
@@ -64,6 +66,18 @@ def test_what_is_held_and_what_is_followed_comes_back_with_it() -> None:
     assert [each.blame for each in found.held] == [replace(blame, client="")] * 2
     assert found.following == {"web_n": FOLLOWING}
     assert found.partial == (("routes", "host"),)
+
+
+def test_tls_configurations_come_back_and_secrets_are_left_out() -> None:
+    origin = Origin(source=Source("VirtualService", Ref("n", "pets")), path="sslConfig")
+    config = gloo.SslConfig(secret_ref=gloo.ResourceRef(name="pets", namespace="n"), sni_domains=["pets"])
+    hush = resource("secret:n/pets", b"hush")
+    state = State(SNAPSHOT.replaced({SECRET: Resources.of([hush])}), tls={"listener": {origin: config}})
+
+    raw = pack(ROLE, state, 1.0)
+
+    assert b"hush" not in raw
+    assert unpack(raw)[1] == replace(state, snapshot=SNAPSHOT)
 
 
 @pytest.mark.parametrize(

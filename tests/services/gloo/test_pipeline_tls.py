@@ -1,0 +1,173 @@
+"""Secrets through the pipeline: who is served which, and how little a renewed one moves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.gloo.memory import Memory
+from services.gloo.pipeline import Changes, Outcome
+from services.gloo.resources import CLUSTER, LISTENER, SECRET, Resource
+from services.gloo.secrets.source import Answer, answer_of
+from shared.ref import Ref
+from shared.store.keys import PROXY, UPSTREAM
+from tests.services.gloo.test_pipeline import PROXY_SOURCE, ROLE, World
+from tests.support.certificates import any_pair
+
+CERTIFICATE, KEY, _ = any_pair()
+PAIR = {"certChain": CERTIFICATE, "privateKey": KEY}
+CATS, DOGS, PETS = (Ref("ns", name) for name in ("cats", "dogs", "pets"))
+GONE = Answer(problem="not in Vault at x", absent=True)
+
+
+def config(ref: Ref, domain: str, **fields: Any) -> dict[str, Any]:
+    return {"secretRef": {"name": ref.name, "namespace": ref.namespace}, "sniDomains": [domain], **fields}
+
+
+def proxy(*configs: dict[str, Any]) -> dict[str, Any]:
+    sources = [
+        {
+            "sources": [
+                {"kind": "VirtualService", "name": each["sniDomains"][0], "namespace": "ns", "path": "ssl"}
+            ]
+        }
+        for each in configs
+    ]
+    route = {"matchers": [{"prefix": "/"}], "directResponseAction": {"status": 200}}
+    listener = {
+        "name": "listener",
+        "bindAddress": "::",
+        "bindPort": 8443,
+        "metadata": {"sslConfigurations": sources},
+        "sslConfigurations": list(configs),
+        "httpListener": {"virtualHosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+    }
+    return {"listeners": [listener]}
+
+
+class Secrets(World):
+    async def read(self, **answers: Answer) -> Outcome:
+        found = {Ref("ns", name): answer for name, answer in answers.items()}
+        return await self.pipeline.apply(Changes(secrets=found))
+
+    def served(self, name: str = "listener") -> Resource:
+        return self.pipeline.snapshot(PROXY_SOURCE.ref).of(LISTENER).by_name[name]
+
+    @property
+    def secrets(self) -> set[str]:
+        return set(self.pipeline.snapshot(PROXY_SOURCE.ref).of(SECRET).by_name)
+
+    def problems(self) -> list[str]:
+        found = self.pipeline.found_in(PROXY_SOURCE.ref)
+        return [f"{source.ref.name}: {error}" for source, report in found.items() for error in report.errors]
+
+
+def tls(*, trusted: bool = False, version: str = "v1", chain: str = CERTIFICATE) -> Answer:
+    return answer_of(
+        {"tls": PAIR | {"certChain": chain} | ({"rootCa": CERTIFICATE} if trusted else {})}, version
+    )
+
+
+async def test_only_what_is_referred_to_is_wanted_and_served() -> None:
+    world = Secrets()
+    await world.put(PROXY, "gateway-proxy", proxy(config(CATS, "cats")))
+    await world.put(
+        UPSTREAM, "pets", {"consul": {"serviceName": "pets"}, "sslConfig": {"secretRef": PETS._asdict()}}
+    )
+    assert world.pipeline.secrets_wanted == {CATS, PETS}
+
+    await world.read(cats=tls(), pets=tls(trusted=True))
+    assert world.secrets == {"secret:ns/cats", "secret:ns/pets", "secret-ca:ns/pets"}
+    assert world.problems() == []
+
+    await world.delete(UPSTREAM, "pets")
+    assert world.pipeline.secrets_wanted == {CATS}
+    assert world.secrets == {"secret:ns/cats"}
+
+
+async def test_a_renewed_secret_moves_nothing_but_itself() -> None:
+    world = Secrets()
+    await world.put(PROXY, "gateway-proxy", proxy(config(CATS, "cats"), config(DOGS, "dogs")))
+    await world.put(
+        UPSTREAM, "pets", {"consul": {"serviceName": "pets"}, "sslConfig": {"secretRef": CATS._asdict()}}
+    )
+    await world.read(cats=tls(), dogs=tls())
+    before = world.pipeline.snapshot(PROXY_SOURCE.ref)
+
+    outcome = await world.read(cats=tls(version="v2", chain=CERTIFICATE * 2))
+
+    after = outcome.snapshots[ROLE]
+    assert after is not None
+    assert outcome.reported == set()
+    assert after.of(LISTENER) is before.of(LISTENER)
+    assert after.of(CLUSTER) is before.of(CLUSTER)
+    [changed] = after.of(SECRET).by_name.items() - before.of(SECRET).by_name.items()
+    assert changed[0] == "secret:ns/cats"
+    assert not (await world.read(cats=tls(version="v3", chain=CERTIFICATE * 2))).snapshots
+
+
+async def test_a_secret_with_a_problem_keeps_its_last_good_version() -> None:
+    world = Secrets()
+    await world.put(PROXY, "gateway-proxy", proxy(config(CATS, "cats"), config(DOGS, "dogs")))
+    await world.read(cats=tls(), dogs=GONE)
+    assert world.problems() == ["dogs: ssl.secretRef: Secret ns.dogs: not in Vault at x"]
+    assert b"dogs" not in world.served().body
+    listener = world.served()
+
+    await world.read(cats=GONE)
+    assert world.problems() == [
+        "cats: ssl.secretRef: Secret ns.cats: not in Vault at x",
+        "dogs: ssl.secretRef: Secret ns.dogs: not in Vault at x",
+    ]
+    assert world.served().body == listener.body
+    assert world.secrets == {"secret:ns/cats"}
+
+    await world.read(dogs=answer_of({"aws": {"accessKey": "a"}}, "v1"))
+    assert "dogs: ssl.secretRef: Secret ns.dogs: is of kind aws; tls is needed" in world.problems()
+
+
+async def test_a_broken_configuration_keeps_its_last_good_one_also_over_a_restart() -> None:
+    world = Secrets()
+    await world.put(PROXY, "gateway-proxy", proxy(config(CATS, "cats"), config(DOGS, "dogs")))
+    await world.read(cats=tls(), dogs=tls())
+    good = world.served().body
+    broken = proxy(config(CATS, "cats"), config(DOGS, "dogs", parameters={"cipherSuites": ["RC4"]}))
+
+    await world.put(PROXY, "gateway-proxy", broken)
+    assert world.served().body == good
+    assert len(world.problems()) == 1
+
+    snapshot = world.pipeline.snapshot(PROXY_SOURCE.ref)
+    known = {PROXY_SOURCE.ref: world.pipeline.proxies.tls(PROXY_SOURCE.ref)}
+    later = Secrets(memory=Memory({PROXY_SOURCE.ref: snapshot}, tls=known))
+    await later.put(PROXY, "gateway-proxy", broken)
+    await later.read(cats=tls(), dogs=tls())
+    assert later.served().body == good
+
+
+async def test_what_stands_in_for_something_keeps_its_secrets() -> None:
+    world = Secrets()
+    await world.put(PROXY, "gateway-proxy", proxy(config(CATS, "cats")))
+    await world.read(cats=tls(), dogs=tls())
+    held = world.served().body
+    world.pipeline._standing_in = lambda role: [held] if role == ROLE else []
+
+    await world.put(PROXY, "gateway-proxy", proxy(config(DOGS, "dogs")))
+    await world.read(dogs=tls())
+
+    assert world.secrets == {"secret:ns/cats", "secret:ns/dogs"}
+    assert world.pipeline.secrets_wanted == {CATS, DOGS}
+
+
+async def test_an_edit_of_routes_does_not_translate_the_listener_again() -> None:
+    world = Secrets()
+    document = proxy(config(CATS, "cats"))
+    await world.put(PROXY, "gateway-proxy", document)
+    await world.read(cats=tls())
+    unit = world.pipeline.proxies._sheets[PROXY_SOURCE.ref]["listener"].listener
+    done = unit.done
+
+    document["listeners"][0]["httpListener"]["virtualHosts"][0]["routes"][0]["matchers"] = [{"prefix": "/a"}]
+    outcome = await world.put(PROXY, "gateway-proxy", document)
+
+    assert outcome.snapshots
+    assert world.pipeline.proxies._sheets[PROXY_SOURCE.ref]["listener"].listener.done is done
