@@ -9,6 +9,7 @@ watched in starts of their own, since watching costs something, too.
 from __future__ import annotations
 
 import asyncio
+import compileall
 import contextlib
 import sys
 import tempfile
@@ -25,8 +26,9 @@ from envoy.service.discovery.v3 import discovery_pb2
 from benchmarks.idle import memory, processor_seconds
 from benchmarks.watched import told
 from services.gloo.resources import CLUSTER, LISTENER, ROUTES
+from tests.support.consul import REPOSITORY
 from tests.support.processes import spawn
-from tests.support.stack import GATEWAY, REPOSITORY, ROLES, Stack, direct, key, to_upstream
+from tests.support.stack import GATEWAY, ROLES, Stack, direct, key, to_upstream
 from tests.support.waiting import eventually
 
 SIZE = 5_000  # virtual hosts of two routes, and services
@@ -37,6 +39,8 @@ DELTA = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedR
 
 
 async def main(samples: int) -> None:
+    for folder in ("protos", "shared", "services", "benchmarks"):
+        compileall.compile_dir(REPOSITORY / folder, quiet=2)  # as the images have it
     with tempfile.TemporaryDirectory() as folder:
         stack = Stack(Path(folder))
         try:

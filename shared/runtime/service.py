@@ -239,7 +239,7 @@ async def _until_done(serving: asyncio.Future[None], stopping: asyncio.Event) ->
 
 
 async def _beat(settings: LiveSettings, admin: Admin, metrics: Metrics, garbage: Garbage) -> None:
-    """The one timer of a process at rest: looks at settings and garbage, and measures how late the loop is."""
+    """The one timer of a process at rest: looks at settings and garbage, and tells how late the loop is."""
     lag = metrics.histogram("event_loop_lag_seconds", "How late a timer fired")
     clock = asyncio.get_running_loop().time
     while True:
