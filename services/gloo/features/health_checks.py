@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from protos import gloo
@@ -25,6 +26,7 @@ METHODS = {
 }
 WITH_BODY = ("POST", "PUT", "PATCH")
 MAX_FILE_NAME = 4096
+LONG = timedelta(seconds=5)
 STATUSES = range(100, 600)
 TIMES = {
     "timeout": "timeout",
@@ -70,6 +72,10 @@ def health_check(given: gloo.HealthCheck, scope: Scope, *, http2: bool) -> core.
             problem = checks.duration(value, positive=name in TIMES)
         if problem:
             scope.error(name, problem)
+    if given.timeout is not None and given.timeout > LONG:
+        scope.warn(
+            "timeout", f"routes to any new upstream wait for first checks; best {LONG.seconds}s at most"
+        )
     if given.event_log_path:
         out.event_logger = [file_sink(given.event_log_path, scope)]
     elif given.always_log_health_check_failures:
