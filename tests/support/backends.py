@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -90,3 +91,19 @@ class Backend:
         }
         self.last = seen
         return web.json_response(seen, headers={"x-backend": self.name})
+
+
+@contextlib.asynccontextmanager
+async def repeating() -> AsyncIterator[int]:
+    """A server that agrees to become a WebSocket, and says again whatever else it hears; its port."""
+    agreed = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while said := await reader.read(4096):
+                writer.write(agreed if b"upgrade: websocket" in said else said)
+        writer.close()
+
+    port = free_port()
+    async with await asyncio.start_server(answer, "127.0.0.1", port):
+        yield port

@@ -14,10 +14,10 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from tests.support.backends import Backend
+from tests.support.backends import Backend, repeating
 from tests.support.envoy import Envoy, running_envoy
 from tests.support.golden import static_resources, translate_world
-from tests.support.ports import free_port, free_ports
+from tests.support.ports import free_ports
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -249,9 +249,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
             await running.enter_async_context(Backend(name)) for name in ("here", "next", "slow")
         ]
         slow.delay = 1
-        raw = await running.enter_async_context(
-            await asyncio.start_server(answer_raw, "127.0.0.1", free_port())
-        )
+        raw = await running.enter_async_context(repeating())
         admin, *ports = free_ports(1 + len(LISTENERS))
         by_name = dict(zip(LISTENERS, ports, strict=True))
         behind = {
@@ -259,7 +257,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
             "next": [beside.port],
             "slow": [slow.port],
             "both": [here.port, beside.port],
-            "raw": [raw.sockets[0].getsockname()[1]],
+            "raw": [raw],
         }
         case = {
             "proxy": {"listeners": [listener(name, http, by_name[name]) for name, http in LISTENERS.items()]},
@@ -287,14 +285,6 @@ def upstream(name: str, ports: list[int]) -> Document:
     hosts = [{"addr": "127.0.0.1", "port": port} for port in ports]
     balanced = {"loadBalancerConfig": {"ringHash": {}}} if len(ports) > 1 else {}
     return {"metadata": {"name": name, "namespace": "ns"}, "static": {"hosts": hosts}, **balanced}
-
-
-async def answer_raw(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Agree to every upgrade; then, as to anything else, say it again."""
-    while said := await reader.read(4096):
-        agreed = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
-        writer.write(agreed if b"websocket" in said else said)
-    writer.close()
 
 
 async def test_cors_tells_browsers_what_other_sites_pages_may_do(world: World) -> None:
