@@ -107,12 +107,13 @@ class Holds:
                 self._news.set()
                 if found is not None and found.name == self._past.name:
                     found = None  # restored from before our time: a past of its own from here on
+                self._past = None
                 log.warning(
                     "Consul has lost its history: it was wiped, or restored from an older snapshot; what "
                     "vanished with it is held",
                     extra={"root": self._root},
                 )
-            if found is None or self._past is None:
+            if self._past is None:
                 await self._sign(row, found)
             return self.history
 

@@ -286,3 +286,47 @@ async def test_a_large_proxy_is_shown_whole(consul_server: ConsulServer) -> None
     assert "| 50 " in shown.stdout
     document = json.loads(glooctl(consul_server, "get", "proxy", "-o", "json").stdout)
     assert len(document["listeners"][0]["httpListener"]["virtualHosts"]) == 50
+
+
+def note(id: str, *names: str) -> bytes:
+    held = {
+        "gloo/gateway.solo.io/v1/VirtualService/": {"count": len(names), "since": 0.0, "names": list(names)}
+    }
+    return json.dumps({"id": id, "held": held}).encode()
+
+
+NOTE_KEY = "gloo/_holds/gateway/gone-1"
+
+
+async def test_release_lists_what_is_held_asks_and_clears_the_note_of_one_that_is_gone(
+    consul_server: ConsulServer,
+) -> None:
+    await consul_server.put(NOTE_KEY, note("x", "gloo-system/a", "gloo-system/b"))
+
+    listed = glooctl(consul_server, "release", "--dry-run")
+    asked = glooctl(consul_server, "release")
+    told = json.loads(glooctl(consul_server, "release", "--dry-run", "-o", "json").stdout)
+    checked = glooctl(consul_server, "check")
+    still = await consul_server.call("GET", f"/v1/kv/{NOTE_KEY}")
+    done = glooctl(consul_server, "release", "--yes")
+
+    assert "| VirtualService | gloo-system/a | gateway gone-1 (gone) |" in listed.stdout
+    assert asked.returncode == 2
+    assert "--yes" in asked.stderr
+    assert list(told) == ["gateway gone-1"]
+    assert "gateway gone-1, which is gone, went on with 2 of VirtualService" in checked.stdout
+    assert still
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "Released.")
+    assert await consul_server.call("GET", f"/v1/kv/{NOTE_KEY}") is None
+    assert glooctl(consul_server, "release").stdout.startswith("Nothing is held")
+
+
+async def test_release_says_which_process_does_not_follow(consul_server: ConsulServer) -> None:
+    await consul_server.put("gloo/_members/gateway/gone-1", "{}")
+    await consul_server.put(NOTE_KEY, note("x", "gloo-system/a"))
+
+    done = glooctl(consul_server, "release", "--yes", "--timeout", "1s")
+
+    assert done.returncode == 1
+    assert "not done within 1 s: gateway gone-1" in done.stderr
+    assert await consul_server.call("GET", f"/v1/kv/{NOTE_KEY}?raw") == {"released": "x"}
