@@ -1,16 +1,19 @@
-"""xDS clients that do harm, in a process of their own.
+"""xDS clients that do harm, in a process of their own, and how long they keep others waiting.
 
-``python -m tests.support.hostile_clients PORT KIND`` goes on until it is killed.
+``python -m tests.support.hostile_clients KIND`` takes ports on standard input, one a line, and turns to the
+last until it is killed; 0 is nobody's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import uvloop
@@ -22,8 +25,10 @@ from h2.events import DataReceived, StreamReset, TrailersReceived
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 
-from services.gloo.resources import CLUSTER, ROUTES
-from tests.support.xds_process import REPOSITORY, ROLE
+from services.gloo.resources import CLUSTER, ENDPOINTS, ROUTES
+from tests.support.waiting import eventually
+from tests.support.xds_clients import xds_clients
+from tests.support.xds_process import REPOSITORY, ROLE, xds_process
 
 PATH = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 HEADERS = [
@@ -205,30 +210,56 @@ KINDS: dict[str, tuple[int, Callable[[int], Awaitable[None]]]] = {
 }
 
 
-async def main(port: int, kind: str) -> None:
+async def main(kind: str) -> None:
     count, behave = KINDS[kind]
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
 
-    async def keep_on() -> None:
+    async def keep_on(port: int) -> None:
         while True:
             with contextlib.suppress(OSError, ProtocolError):
                 await behave(port)
             await asyncio.sleep(0.05)
 
-    async with asyncio.TaskGroup() as tasks:
-        for _ in range(count):
-            tasks.create_task(keep_on())
-        print("started", flush=True)
+    async def all_keep_on(port: int) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(count if port else 0):
+                tasks.create_task(keep_on(port))
+
+    attack = asyncio.create_task(all_keep_on(0))
+    async for line in reader:
+        attack.cancel()
+        await asyncio.wait([attack])
+        attack = asyncio.create_task(all_keep_on(int(line)))
+        attack.add_done_callback(lambda done: done.cancelled() or done.result())
+        print("turned", flush=True)
+
+
+class Hostile:
+    """The process as its starter sees it."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def turn_to(self, port: int) -> None:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(f"{port}\n".encode())
+        assert await self._process.stdout.readline() == b"turned\n"
 
 
 @asynccontextmanager
-async def hostile_clients(port: int, kind: str) -> AsyncIterator[None]:
+async def hostile_clients(kind: str) -> AsyncIterator[Hostile]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", __name__, str(port), kind), stdout=asyncio.subprocess.PIPE, cwd=REPOSITORY
+        *(sys.executable, "-m", __name__, kind),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        cwd=REPOSITORY,
     )
     try:
-        assert process.stdout
-        assert await process.stdout.readline() == b"started\n"
-        yield
+        yield Hostile(process)
         assert process.returncode is None
     finally:
         if process.returncode is None:
@@ -236,5 +267,45 @@ async def hostile_clients(port: int, kind: str) -> AsyncIterator[None]:
         await process.communicate()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delays:
+    """What the server does from a change being given to it until that is written to a client that does no
+    harm, in seconds of its processor time: while others do their harm to another server, and to this one."""
+
+    elsewhere: list[float]
+    here: list[float]
+    grown: float  # MiB of this server, at most
+
+
+async def delays(kind: str, *, rounds: int, pushes: int) -> Delays:
+    """Turn by turn, so that both have the same of whatever else the machine does."""
+    found = Delays(elsewhere=[], here=[], grown=0)
+    seeds = itertools.count(1)
+    async with (
+        xds_process(send_timeout=3.0) as here,
+        xds_process(send_timeout=3.0) as elsewhere,
+        hostile_clients(kind) as hostile,
+        AsyncExitStack() as stack,
+    ):
+        for server in (here, elsewhere):
+            await server.put((CLUSTER, "large", 100_000, 0), (ENDPOINTS, "probe", 500, 0))
+        await stack.enter_async_context(xds_clients(here.port, 1, ENDPOINTS))
+        before = here.memory()
+        here.forget_peak()
+        for _ in range(rounds):
+            for server, seconds in ((elsewhere, found.elsewhere), (here, found.here)):
+                await hostile.turn_to(server.port)
+                await asyncio.sleep(0.7)
+                for seed in itertools.islice(seeds, pushes):
+                    for each in (here, elsewhere):
+                        await each.put((CLUSTER, "large", 100_000, seed))
+                    await asyncio.sleep(0.05)
+                    answer = await here.put((ENDPOINTS, "probe", 500, seed), writes=1)
+                    seconds.append(answer["work"])
+                await hostile.turn_to(0)
+                await eventually(server.clients, until=lambda count: count <= 1)
+        return replace(found, grown=here.memory("VmHWM") - before)
+
+
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1]), sys.argv[2]))
+    uvloop.run(main(sys.argv[1]))

@@ -2,7 +2,9 @@
 
 Commands are lines of JSON on standard input, answers lines on standard output: ``{"put": [[type, name, size,
 seed], …]}`` sets resources and answers at once; with ``"acks": N`` it answers when so many clients have
-acknowledged, with the time and the processor time that took.
+acknowledged, with the time and the processor time that took; with ``"writes": N`` when it has been written to
+so many. ``"work"`` is the processor time of the server from when the command was given until there were
+enough, so all that it does for others first counts, and how busy the machine is does not.
 """
 
 from __future__ import annotations
@@ -39,9 +41,12 @@ class XdsProcess:
         self.process.stdin.write(json.dumps(command).encode() + b"\n")
         return await _answer(self.process)
 
-    async def put(self, *resources: tuple[str, str, int, int], acks: int = 0) -> dict[str, Any]:
-        """Serve *resources* (type, name, size, seed); wait for so many acknowledgements."""
-        return await self.tell(put=resources, acks=acks)
+    async def put(
+        self, *resources: tuple[str, str, int, int], acks: int = 0, writes: int = 0
+    ) -> dict[str, Any]:
+        """Serve *resources* (type, name, size, seed); wait for so many acknowledgements, or writes."""
+        clock = (~self.process.pid << 3) | 2  # as Linux calls a process' processor time
+        return await self.tell(put=resources, acks=acks, writes=writes, at=time.clock_gettime(clock))
 
     async def clients(self) -> int:
         return int((await self.tell())["clients"])
@@ -84,25 +89,29 @@ async def _answer(process: asyncio.subprocess.Process) -> dict[str, Any]:
 
 
 class Acks:
-    """Counts acknowledgements until enough have come, and bytes sent meanwhile."""
+    """Counts acknowledgements (or what was sent) until there are enough, and bytes sent meanwhile."""
 
     def __init__(self) -> None:
+        self.event = "acked"
         self.left = 0
+        self.at = 0.0  # in processor time, when there were enough
         self.sent = 0.0
         self.types: set[str] = set()
         self.enough = asyncio.Event()
 
-    def expect(self, count: int, *types: str) -> None:
+    def expect(self, count: int, *types: str, event: str = "acked") -> None:
         """Wait for so many of *types*, or of any."""
+        self.event = event
         self.left, self.sent, self.types = count, 0.0, set(types)
         self.enough.clear()
 
     def take(self, event: str, type_url: str, amount: float) -> None:
         if event == "sent":
             self.sent += amount
-        elif event == "acked" and type_url in (self.types or (type_url,)):
+        if event == self.event and type_url in (self.types or (type_url,)):
             self.left -= 1
             if not self.left:
+                self.at = time.process_time()
                 self.enough.set()
 
 
@@ -137,13 +146,16 @@ async def main() -> None:
         for kind, prefix, count, size in command.get("fill", ()):
             made = (resource(f"{prefix}{n}", text_of(size, n)) for n in range(count))
             snapshot = snapshot.replaced({TypeUrl(kind): Resources.of(made)})
-        acks.expect(command.get("acks", 0), *(put[0] for put in command.get("put", ())))
+        kinds = (put[0] for put in command.get("put", ()))
+        count = command.get("writes") or command.get("acks", 0)
+        acks.expect(count, *kinds, event="sent" if command.get("writes") else "acked")
         started, processor = time.perf_counter(), time.process_time()
         cache.set(ROLE, snapshot)
-        if command.get("acks"):
+        if count:
             await acks.enough.wait()
         say(
             seconds=time.perf_counter() - started,
+            work=acks.at - command.get("at", 0.0),
             processor=time.process_time() - processor,
             sent=acks.sent,
             clients=len(server.clients()),

@@ -311,7 +311,7 @@ class Client:
     def _snapshot_changed(self) -> None:
         """The role's snapshot is another; that most of its clients need not look at it must cost little."""
         snapshot = self._cache.get(self.role)
-        if snapshot is not None and self.session.due(snapshot, self._clock()):
+        if snapshot is not None and self.session.due(snapshot, self._clock):
             self._changes += 1
             if self._changes == 1:
                 self._turns.wakes.add(self._wake.set, late=self.session.lags)

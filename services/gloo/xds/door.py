@@ -15,7 +15,7 @@ from ssl import SSLCertVerificationError, SSLContext, SSLError
 log = logging.getLogger(__name__)
 
 BACKLOG = 1_024  # connections not accepted yet: all Envoys may come at once
-PACE = 0.002  # seconds from one connection to the next; in between are those who are here already
+PACE = 0.001  # seconds from one connection to the next; in between are those who are here already
 EXHAUSTED_PAUSE = 1.0
 HANDSHAKE_TIMEOUT = 10.0
 MAX_HANDSHAKES = 500  # at a time; the one that takes longest makes room

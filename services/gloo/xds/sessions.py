@@ -8,6 +8,7 @@ wait ends with a deadline, so a silent client only harms itself.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from services.gloo.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Resource, Snapshot, TypeUrl
@@ -89,16 +90,17 @@ class Session:
             if not self._schedule_removals(now):
                 return None
 
-    def due(self, snapshot: Snapshot, now: float) -> bool:
-        """Whether ``next`` has anything new to look at in *snapshot*.
+    def due(self, snapshot: Snapshot, clock: Callable[[], float]) -> bool:
+        """Whether ``next`` has anything new to look at in *snapshot*. Asked of every client at every change.
 
         What waits already, waits for time to pass or for the client.
         """
-        return any(
-            (state.base is not snapshot.of(state.type_url) or state.owed)
-            and not (self.blocked and self._overdue(state, now))
-            for state in self.subscriptions.values()
-        )
+        for state in self.subscriptions.values():
+            if state.base is snapshot.of(state.type_url) and not state.owed:
+                continue
+            if not self.blocked or not self._overdue(state, clock()):
+                return True
+        return False
 
     @property
     def lags(self) -> bool:

@@ -23,8 +23,9 @@ from services.gloo.xds.subscription import (
 
 
 def receive(state: Subscription, request: SotwRequest, blame: Blame, now: float, retry: float) -> Receipt:
-    """Take in a request. One that answers an older response than the last is stale and changes nothing."""
-    if request.nonce and request.nonce != str(state.nonce):
+    """Take in a request. One that answers an older response than the last is stale and changes nothing; a
+    stream's first answers nothing, whatever nonce it brings along from another."""
+    if state.started and request.nonce and request.nonce != str(state.nonce):
         return Receipt(verdict=Verdict.STALE)
     receipt = Receipt(verdict=Verdict.QUIET)
     if request.nonce and state.flights:

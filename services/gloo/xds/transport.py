@@ -35,7 +35,8 @@ WINDOW = 64 * 1024  # bytes a client may send before we have looked at them; HTT
 _WINDOWS = Configuration(http2_connection_window_size=WINDOW, http2_stream_window_size=WINDOW)
 SPARE_STREAMS = 1_000  # beyond those of discovery: health, reflection, status
 WRITE_AT_ONCE = 32 * 1024  # below a socket's own buffer
-READ_AT_ONCE, READ_SECONDS = 2 * 1024, 0.0005  # more than that of one connection's bytes waits in line
+READ_AT_ONCE = 2 * 1024  # of one connection's bytes; more waits in line
+PIECE, READ_SECONDS = 512, 0.0005  # it is then read in pieces, for so long
 
 
 class Bytes(CodecBase):
@@ -259,27 +260,27 @@ class _Connection(H2Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._alive = True
+        if not self._unread and len(data) <= READ_AT_ONCE:
+            super().data_received(data)
+            return
         self._unread += data
         if not self._in_line:
-            self._take()
+            self._in_line = True
+            self.transport.pause_reading()
+            self._server.line.add(self._read_on)
 
-    def _take(self) -> None:
-        """Take in what has come; of much only part, since a few bytes may make much work."""
+    def _read_on(self) -> None:
+        """Take in part of what has come, since a few bytes may make much work."""
         until = perf_counter() + READ_SECONDS
-        while self._unread and not self.transport.is_closing():
-            piece = bytes(self._unread[:READ_AT_ONCE])
-            del self._unread[:READ_AT_ONCE]
+        while self._unread and not self.transport.is_closing() and perf_counter() < until:
+            piece = bytes(self._unread[:PIECE])
+            del self._unread[:PIECE]
             super().data_received(piece)
-            if perf_counter() > until:
-                break
         if self.transport.is_closing():
             self._unread.clear()
         elif self._unread:
-            if not self._in_line:
-                self._in_line = True
-                self.transport.pause_reading()
-            self._server.line.add(self._take)
-        elif self._in_line:
+            self._server.line.add(self._read_on)
+        else:
             self._in_line = False
             self.transport.resume_reading()
 

@@ -81,6 +81,7 @@ def read_response(data: bytes, delta: bool) -> Response:
         return Response(sotw.type_url, sotw.version_info, sotw.nonce, bodies)
     answer = pb.DeltaDiscoveryResponse.FromString(data)
     assert {r.resource.type_url for r in answer.resources} <= {answer.type_url}
+    assert not any(r.HasField("ttl") for r in answer.resources), "nothing expires: an outage takes nothing"
     return Response(
         answer.type_url,
         answer.system_version_info,

@@ -68,19 +68,27 @@ async def test_a_stale_delta_request_still_subscribes(delta: Talk) -> None:
 
     assert wire.receipts[-1].verdict is Verdict.STALE
     assert (await client.receive(ROUTES)).content == {"b1"}
+    await client.ask(ROUTES, unsubscribe=("a",), nonce="no such nonce", error="nor refused anything")
+    client.publish(ROUTES, a="a2", b="b2")
+    assert (await client.receive(ROUTES)).content == {"b2"}
+    await client.silent(ROUTES)
 
 
 @pytest.mark.parametrize("kind", ALL)
 async def test_a_nonce_belongs_to_its_stream(both: Talk, kind: TypeUrl) -> None:
+    """One of another stream answers nothing, and what the request asks for is answered."""
     client, wire = both
     client.publish(kind, a="a1")
     await client.subscribe(kind, "a")
     old = (await client.receive(kind)).nonce
+    client.publish(kind, a="a2")
 
     client.reconnect()
-    await client.ask(kind, subscribe=("a",), nonce=old)
+    await client.ask(kind, subscribe=("a",), nonce=old, error="of the other stream")
 
-    assert wire.receipts[-1].verdict is Verdict.STALE
+    assert wire.receipts[-1].flight is None
+    assert (await client.receive(kind)).content == {"a2"}
+    await client.silent(kind)
 
 
 async def test_a_response_sent_twice_has_two_nonces(sotw: Talk) -> None:
@@ -108,6 +116,58 @@ async def test_only_an_error_makes_a_refusal(both: Talk) -> None:
 
     assert wire.receipts[-1].verdict is Verdict.ACKED
     assert wire.session.subscriptions[CLUSTER].acked
+
+
+async def test_an_error_makes_a_refusal_whatever_the_version(both: Talk) -> None:
+    client, wire = both
+    client.publish(CLUSTER, a="a1")
+    await client.subscribe(CLUSTER)
+    await client.receive(CLUSTER, answer=False)
+
+    client.version[CLUSTER] = client.offered[CLUSTER]
+    await client.answer(CLUSTER, refuse="")
+
+    assert wire.receipts[-1].verdict is Verdict.NACKED
+    await client.silent(CLUSTER)
+
+
+@pytest.mark.parametrize("kind", ALL)
+async def test_a_later_request_supersedes_an_earlier_one(sotw: Talk, kind: TypeUrl) -> None:
+    client, _ = sotw
+    client.publish(kind, a="a1", b="b1")
+
+    await client.subscribe(kind, "a")
+    client.names[kind] = {"b"}
+    await client.ask(kind)
+
+    assert (await client.receive(kind)).content == {"b1"}
+    await client.silent(kind)
+
+
+@pytest.mark.parametrize("kind", ALL)
+async def test_a_name_asked_for_twice_comes_once(delta: Talk, kind: TypeUrl) -> None:
+    client, _ = delta
+    client.publish(kind, a="a1")
+
+    await client.ask(kind, subscribe=("a", "a", "b", "b"))
+
+    response = await client.receive(kind)
+    assert (response.names, response.removed) == (("a",), {"b"})
+    await client.silent(kind)
+
+
+@pytest.mark.parametrize("kind", FULL)
+async def test_the_last_one_gone_is_an_empty_set(sotw: Talk, kind: TypeUrl) -> None:
+    client, _ = sotw
+    client.publish(kind, a="a1")
+    client.publish(ROUTES, r="r1")
+    await client.subscribe(kind)
+    await client.receive(kind)
+
+    client.publish(kind, a="")
+
+    assert (await client.receive(kind)).content == frozenset()
+    await client.silent(kind)
 
 
 @pytest.mark.parametrize("kind", ALL)

@@ -7,6 +7,7 @@ response tells its resources in State-of-the-World too.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from itertools import permutations
 
 import pytest
 
@@ -16,6 +17,11 @@ from tests.services.gloo.xds.drivers import Driver, Scripted, streaming
 FULL = [pytest.param(CLUSTER, id="CDS"), pytest.param(LISTENER, id="LDS")]
 PARTIAL = [pytest.param(ROUTES, id="RDS"), pytest.param(ENDPOINTS, id="EDS")]
 ALL = FULL + PARTIAL
+PAIRS = [
+    pytest.param(*(each.values[0] for each in pair), id="-".join(str(each.id) for each in pair))
+    for pair in permutations(ALL, 2)
+    if [each.id for each in pair] != ["EDS", "CDS"]  # a new cluster brings its endpoints again
+]
 TRANSPORTS = ["scripted", "aggregated", "separate"]
 
 
@@ -147,18 +153,9 @@ async def test_a_missing_name_is_sent_alone_once_created(sotw: Driver, kind: Typ
     await sotw.silent(kind)
 
 
-async def test_two_types_on_one_stream_do_not_touch_each_other(sotw: Driver) -> None:
-    sotw.publish(CLUSTER, a="a1")
-    sotw.publish(ROUTES, r="r1")
-    await sotw.subscribe(CLUSTER)
-    await sotw.subscribe(ROUTES, "r")
-    assert (await sotw.receive(CLUSTER)).content == {"a1"}
-    assert (await sotw.receive(ROUTES)).content == {"r1"}
-
-    sotw.publish(ROUTES, r="r2")
-
-    assert (await sotw.receive(ROUTES)).content == {"r2"}
-    await sotw.silent(CLUSTER, ROUTES)
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+async def test_two_types_do_not_touch_each_other(sotw: Driver, one: TypeUrl, other: TypeUrl) -> None:
+    await two_types_are_apart(sotw, one, other)
 
 
 @pytest.mark.parametrize("kind", FULL)
@@ -196,6 +193,7 @@ async def test_dropping_all_names_brings_silence(sotw: Driver, kind: TypeUrl) ->
     await sotw.receive(kind)
 
     await sotw.unsubscribe(kind, "a", "b")
+    await sotw.silent(kind)
     sotw.publish(kind, a="a2", b="b2")
 
     await sotw.silent(kind)
@@ -207,6 +205,7 @@ async def test_names_subscribed_one_by_one_are_answered_one_by_one(delta: Driver
 
     await delta.subscribe(kind, "a")
     assert (await delta.receive(kind)).content == {"a1"}
+    await delta.silent(kind)
     await delta.subscribe(kind, "b")
     assert (await delta.receive(kind)).content == {"b1"}
     await delta.silent(kind)
@@ -250,12 +249,27 @@ async def test_a_deletion_is_told_and_a_new_one_is_a_new_version(delta: Driver, 
 
     delta.publish(kind, a="")
     gone = await delta.receive(kind)
+    await delta.silent(kind)
     delta.publish(kind, a="a2")
     back = await delta.receive(kind)
 
     assert (gone.content, gone.removed) == (frozenset(), {"a"})
     assert (back.content, back.removed) == ({"a2"}, frozenset())
     assert set(back.versions).isdisjoint(first.versions)
+    await delta.silent(kind)
+
+
+@pytest.mark.parametrize("kind", ALL)
+async def test_what_comes_back_as_it_was_is_sent_again(delta: Driver, kind: TypeUrl) -> None:
+    delta.publish(kind, a="a1", b="b1")
+    await delta.subscribe(kind, "a", "b")
+    await delta.receive(kind)
+    delta.publish(kind, a="")
+    assert (await delta.receive(kind)).removed == {"a"}
+
+    delta.publish(kind, a="a1")
+
+    assert (await delta.receive(kind)).content == {"a1"}
     await delta.silent(kind)
 
 
@@ -268,21 +282,29 @@ async def test_unsubscribing_one_by_one_ends_their_updates(delta: Driver, kind: 
     await delta.unsubscribe(kind, "a")
     delta.publish(kind, a="a2", b="b2")
     assert (await delta.receive(kind)).content == {"b2"}
+    await delta.silent(kind)
     await delta.unsubscribe(kind, "b")
     delta.publish(kind, a="a3", b="b3")
 
     await delta.silent(kind)
 
 
-async def test_two_types_over_delta_do_not_touch_each_other(delta: Driver) -> None:
-    delta.publish(CLUSTER, a="a1")
-    delta.publish(ROUTES, r="r1")
-    await delta.subscribe(CLUSTER)
-    await delta.subscribe(ROUTES, "r")
-    assert (await delta.receive(CLUSTER)).content == {"a1"}
-    assert (await delta.receive(ROUTES)).content == {"r1"}
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+async def test_two_types_over_delta_do_not_touch_each_other(
+    delta: Driver, one: TypeUrl, other: TypeUrl
+) -> None:
+    await two_types_are_apart(delta, one, other)
 
-    delta.publish(CLUSTER, b="b1")
 
-    assert (await delta.receive(CLUSTER)).content == {"b1"}
-    await delta.silent(CLUSTER, ROUTES)
+async def two_types_are_apart(client: Driver, one: TypeUrl, other: TypeUrl) -> None:
+    client.publish(one, a="a1")
+    client.publish(other, r="r1")
+    await client.subscribe(one, "a")
+    assert (await client.receive(one)).content == {"a1"}
+    await client.subscribe(other, "r")
+    assert (await client.receive(other)).content == {"r1"}
+
+    client.publish(other, r="r2")
+
+    assert (await client.receive(other)).content == {"r2"}
+    await client.silent(one, other)
