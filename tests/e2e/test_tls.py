@@ -181,6 +181,34 @@ async def test_clients_and_upstreams_prove_who_they_are(site: Site, tmp_path: Pa
             assert (await site.get(CATS, context=showing(certificate))).status == 0
 
 
+async def test_renewed_files_are_taken_up_by_envoy_itself(site: Site, tmp_path: Path) -> None:
+    first = site.issue(CATS)
+    files = tmp_path / "files"
+    moved(first, files)
+    config = {"tlsCert": str(files / "cert.pem"), "tlsKey": str(files / "key.pem")}
+    service = virtual_service(direct("/", "this is cats"), domains=[CATS])
+    await site.stack.put("VirtualService", "cats", service | {"sslConfig": {"sslFiles": config}})
+    await site.shows(CATS, first)
+
+    async with undisturbed(site.port, CATS, saying=["this is cats"], tls=client_context(site.authority)):
+        second = site.issue(CATS)
+        moved(second, files)
+        await site.shows(CATS, second)
+
+    gone = {"tlsCert": "/nowhere.pem", "tlsKey": "/nowhere.key"}
+    await site.stack.put("VirtualService", "cats", service | {"sslConfig": {"sslFiles": gone}})
+    await site.stack.status_is("Rejected", "VirtualService", "cats", saying="/nowhere")
+
+
+def moved(certificate: Certificate, folder: Path) -> None:
+    """Put copies in their place as renewing tools do: written beside it, then moved."""
+    folder.mkdir(exist_ok=True)
+    for name, source in (("cert.pem", certificate.cert), ("key.pem", certificate.key)):
+        scratch = folder / f"{name}.new"
+        scratch.write_bytes(source.read_bytes())
+        scratch.replace(folder / name)
+
+
 async def test_with_vault_away_everything_stays_as_it_is(site: Site, tmp_path: Path) -> None:
     stack = site.stack
     await stack.stop_process("gloo")
