@@ -11,10 +11,10 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from services.gloo.parts import WHOLE
+from services.gloo.parts import WHOLE, part_digest
 from services.gloo.quarantine import RETRY_SECONDS, Blame, Heard, Held, Place, Quarantine, Version
 from services.gloo.resources import (
     CLUSTER,
@@ -27,6 +27,7 @@ from services.gloo.resources import (
     TypeUrl,
 )
 from services.gloo.translator.sources import Reports
+from services.gloo.trials import Trials
 from services.gloo.xds.cache import Cache
 from shared.ref import Source
 from shared.report import Report
@@ -97,6 +98,7 @@ class Feedback:
         self._cache = cache
         self._clock = clock
         self._quarantine = Quarantine(retry=retry)
+        self._trials: Trials[Blame] = Trials()
         self._nodes: dict[str, tuple[str, str]] = {}
         self._refusals: dict[str, dict[tuple[TypeUrl, str], Refusal]] = {}
         self._held: dict[str, list[Held]] = {}
@@ -112,10 +114,30 @@ class Feedback:
         self.stirred.set()
         if snapshot is None:
             self._quarantine.forget(role)
+            self._trials.forget(role)
             self._cache.remove(role)
             self._held.pop(role, None)
             return
-        self._quarantine.want(role, snapshot)
+        self._want(role, snapshot)
+
+    def _want(self, role: str, snapshot: Snapshot) -> None:
+        now = self._clock()
+        snapshot, guilty = self._trials.want(role, snapshot, now, watched=self.serves(role))
+        condemned = [
+            Held(
+                place=Place(role, CLUSTER, new.name),
+                part=WHOLE,
+                refused=part_digest(new.body),
+                good=before.body,
+                blame=blame,
+                at=now,
+                sources=new.sources,
+            )
+            for new, before, blame in guilty
+        ]
+        self._quarantine.want(role, snapshot, condemned)
+        if self._trials.wake_at() < float("inf"):
+            self._moved.set()
         self._serve(role)
 
     def restore(self, role: str, snapshot: Snapshot, held: Iterable[Held]) -> None:
@@ -128,12 +150,14 @@ class Feedback:
     async def run(self) -> None:
         while True:
             self._moved.clear()
-            wait = self._quarantine.wake_at() - self._clock()
+            wait = min(self._quarantine.wake_at(), self._trials.wake_at()) - self._clock()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait if wait < float("inf") else None):
                     await self._moved.wait()
             for role in self._quarantine.tick(self._clock()):
                 self._serve(role)
+            for role in self._trials.tick(self._clock()):
+                self._want(role, self._trials.wanted(role))
 
     def _serve(self, role: str) -> None:
         self._told.pop(role, None)
@@ -285,6 +309,8 @@ class Feedback:
             self._tell(ended)
         if moved:
             self._serve(role)
+        if type_url == SECRET and self._trials.taken(role, [each.name for each in resources]):
+            self._want(role, self._trials.wanted(role))
 
     def nacked(
         self,
@@ -298,8 +324,13 @@ class Feedback:
         node = self._nodes.get(client, ("", client))[1]
         blame = Blame(client=client, node=node, text=message)
         refused = self._refusals.setdefault(client, {})
-        moved = False
+        moved = tried = False
         for resource in resources:
+            if type_url == SECRET:
+                about = replace(blame, text=f"secret {resource.name}: {message}")
+                if self._trials.refused(role, resource.name, about):
+                    tried = True
+                    continue
             place = Place(role, type_url, resource.name)
             refused[type_url, resource.name] = Refusal(
                 role=role,
@@ -315,6 +346,8 @@ class Feedback:
         if moved:
             self._moved.set()
             self._serve(role)
+        if tried:
+            self._want(role, self._trials.wanted(role))
         self._notify(role)
 
     def _tell(self, differ: Iterable[Refusal]) -> None:

@@ -165,13 +165,17 @@ class Quarantine:
 
     # --- what comes in ------------------------------------------------------------------------------------
 
-    def want(self, role: str, snapshot: Snapshot) -> None:
-        """Translation's newest; a part that changed is tried again."""
+    def want(self, role: str, snapshot: Snapshot, condemned: Iterable[Held] = ()) -> None:
+        """Translation's newest; a part that changed is tried again, but for those that are *condemned*."""
         self._wanted[role] = snapshot
         for type_url in HANDLED:
             shelf, wanted = self._shelf(role, type_url), snapshot.of(type_url)
             if shelf.wanted is not wanted:
                 self._take(role, type_url, shelf, wanted)
+        for held in condemned:
+            case = self._shelf(role, held.place.type_url).cases.setdefault(held.place.name, Case())
+            if held.version not in self._taken(held.place):
+                case.held.setdefault(held.part, held)
         self._serve(role)
 
     def forget(self, role: str) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.backends import Backend
+from tests.support.certificates import Authority, server_context
 from tests.support.stack import GATEWAY, Answer, Stack, direct, to_upstream, virtual_service
 from tests.support.traffic import undisturbed
 from tests.support.waiting import eventually
@@ -147,6 +149,52 @@ async def test_a_poisoned_route_table_among_a_thousand_virtual_services_is_told_
     await stack.answers("/a", host=host(500), saying="mended")
     await stack.status_is("Accepted", "RouteTable", "table")
     await stack.status_is("Accepted", "VirtualService", "vs-500")
+
+
+async def test_a_poisoned_upstream_among_a_thousand_objects_is_told_so(
+    poisoned: Poisoned, tmp_path: Path
+) -> None:
+    """Its certificates are in files that only Envoy can look for; one is missing."""
+    stack, authority = poisoned.stack, Authority(tmp_path / "authority")
+    pets = server_context(authority.issue("pets", "IP:127.0.0.1"))
+    async with Backend("pets", tls=pets) as backend, Backend("other") as other:
+
+        async def upstream(root: Path, port: int = backend.port) -> None:
+            hosts = [{"addr": "127.0.0.1", "port": port}]
+            files = {"sslFiles": {"rootCa": str(root)}}
+            await stack.put("Upstream", "pets", {"static": {"hosts": hosts}, "sslConfig": files})
+
+        await upstream(authority.cert)
+        await stack.register("other", other.port)
+        await stack.put(
+            "VirtualService", "vs-500", virtual_service(to_upstream("/", "pets"), domains=[host(500)])
+        )
+        await stack.put(
+            "VirtualService", "vs-501", virtual_service(to_upstream("/", "other"), domains=[host(501)])
+        )
+        await poisoned.says(500, '"pets"')
+        await poisoned.says(501, '"other"')
+
+        async with undisturbed(stack.http_port, host(500), saying=['"pets"']):
+            await upstream(tmp_path / "missing.pem")
+            assert await poisoned.edit(7, "with the poison") < SOON
+
+            status = await stack.status_is("Rejected", "Upstream", "pets", saying="missing.pem")
+            assert "refused cluster pets_gloo-system, served in its last good version" in status["reason"]
+            took = [await poisoned.edit(number, "edited") for number in (1, 499, 502, 999)]
+            assert max(took) < SOON, took
+            await stack.register("another", other.port)
+            await stack.status_is("Accepted", "Upstream", "another")
+            assert await poisoned.state(500) == await poisoned.state(501) == "Accepted"
+
+            renewed = authority.cert.with_name("renewed.pem")
+            renewed.write_bytes(authority.cert.read_bytes())
+            await upstream(renewed)
+            await stack.status_is("Accepted", "Upstream", "pets")
+            await stack.status_is("Accepted", "Proxy", "gateway-proxy")
+        await eventually(
+            lambda: stack.envoy("/clusters"), until=lambda clusters: "trial:" not in clusters, within=30.0
+        )
 
 
 async def test_a_gateway_only_envoy_refuses_is_told_so_and_heals(tmp_path: Path) -> None:
