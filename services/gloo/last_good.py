@@ -18,11 +18,12 @@ import logging
 import os
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -30,7 +31,7 @@ from protos import gloo
 from services.gloo.memory import Following, Tls
 from services.gloo.parts import parts_of
 from services.gloo.quarantine import Blame, Held, Place
-from services.gloo.resources import ROUTES, SECRET, Resources, Snapshot, TypeUrl, resource
+from services.gloo.resources import ROUTES, SECRET, Resource, Resources, Snapshot, TypeUrl, resource
 from services.gloo.translator.consul import ConsulSelection, SubsetKeys
 from services.gloo.translator.sources import Origin
 from shared.codec.decode import decode
@@ -39,6 +40,8 @@ from shared.ref import Ref, Source
 from shared.report import Report
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 FORMAT = 1
 SUFFIX = ".snapshot"
@@ -65,8 +68,27 @@ class State:
     tls: Tls = field(default_factory=dict)
 
 
-def pack(role: str, state: State, written: float) -> bytes:
-    """The state as the bytes of a file; *written* is Unix time."""
+class Spelling:
+    """JSON of values that stay for long; what was spelt in the last round is not spelt again."""
+
+    def __init__(self) -> None:
+        self._last: dict[int, tuple[object, orjson.Fragment]] = {}
+        self._now: dict[int, tuple[object, orjson.Fragment]] = {}
+
+    def of(self, value: T, spell: Callable[[T], object]) -> orjson.Fragment:
+        known = self._last.get(id(value))  # its own id, as the value is held
+        if known is None:
+            known = value, orjson.Fragment(orjson.dumps(spell(value)))
+        self._now[id(value)] = known
+        return known[1]
+
+    def end_round(self) -> None:
+        self._last, self._now = self._now, {}
+
+
+def pack(role: str, state: State, written: float, spelling: Spelling | None = None) -> bytes:
+    """The state as the bytes of a file; *written* is Unix time. A *spelling* is of one role."""
+    spelling = spelling or Spelling()
     bodies: list[bytes] = []
     types: dict[str, list[Any]] = {}
     for type_url, resources in state.snapshot.by_type.items():
@@ -74,7 +96,7 @@ def pack(role: str, state: State, written: float) -> bytes:
             continue
         listed = types[type_url] = []
         for each in resources.by_name.values():
-            listed.append([each.name, len(each.body), _sources(each.sources)])
+            listed.append(spelling.of(each, _resource))
             bodies.append(each.body)
     told = {
         "format": FORMAT,
@@ -82,17 +104,22 @@ def pack(role: str, state: State, written: float) -> bytes:
         "written": written,
         "types": types,
         "held": [_held(each) for each in state.held],
-        "following": {name: _following(each) for name, each in state.following.items()},
+        "following": {name: spelling.of(each, _following) for name, each in state.following.items()},
         "partial": state.partial,
         "tls": {name: [_tls(*each) for each in tls.items()] for name, tls in state.tls.items()},
     }
+    spelling.end_round()
     head = orjson.dumps(told)
     content = b"\n".join([head, b"".join(bodies)])
     return content + blake2b(content, digest_size=DIGEST_BYTES).digest()
 
 
-def _sources(sources: Iterable[Source]) -> list[list[str]]:
-    return [[source.kind, source.ref.namespace, source.ref.name] for source in sorted(sources)]
+def _resource(each: Resource) -> list[Any]:
+    return [each.name, len(each.body), _sources(each.sources)]
+
+
+def _sources(sources: Iterable[Source]) -> list[tuple[str, str, str]]:
+    return [(kind, *ref) for kind, ref in sorted(sources)]
 
 
 def _sources_of(listed: list[list[str]]) -> list[Source]:
@@ -196,6 +223,7 @@ class LastGood:
         self._clock = clock
         self._pending: dict[str, tuple[State | None, float]] = {}
         self._first: dict[str, float] = {}
+        self._spellings: defaultdict[str, Spelling] = defaultdict(Spelling)
         self._news = asyncio.Event()
 
     def load(self) -> Iterator[tuple[str, State, float]]:
@@ -255,9 +283,10 @@ class LastGood:
     def _write(self, role: str, state: State | None) -> None:
         path = self._folder / f"{blake2b(role.encode(), digest_size=8).hexdigest()}{SUFFIX}"
         if state is None:
+            self._spellings.pop(role, None)
             path.unlink(missing_ok=True)
             return
-        content = pack(role, state, time.time())
+        content = pack(role, state, time.time(), self._spellings[role])
         if len(content) > MOST_BYTES:
             log.warning("a snapshot is too large to be kept", extra={"role": role, "bytes": len(content)})
             return
