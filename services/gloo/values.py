@@ -58,10 +58,10 @@ def text_matcher(given: gloo.StringMatcher, where: str, scope: Scope) -> matcher
     return None
 
 
-def rewrite(rewrite: gloo.RegexMatchAndSubstitute, scope: Scope) -> matcher.RegexMatchAndSubstitute:
-    regex = rewrite.pattern.regex if rewrite.pattern else ""
+def rewrite(given: gloo.RegexMatchAndSubstitute, scope: Scope) -> matcher.RegexMatchAndSubstitute:
+    regex = given.pattern.regex if given.pattern is not None else ""
     errors = len(scope.report.errors)
     pattern = regex_matcher(regex, "pattern.regex", scope)
-    if len(scope.report.errors) == errors and (problem := checks.substitution(rewrite.substitution, regex)):
+    if len(scope.report.errors) == errors and (problem := checks.substitution(given.substitution, regex)):
         scope.error("substitution", problem)
-    return matcher.RegexMatchAndSubstitute(pattern=pattern, substitution=rewrite.substitution)
+    return matcher.RegexMatchAndSubstitute(pattern=pattern, substitution=given.substitution)

@@ -52,7 +52,8 @@ def test_what_is_taken_from_the_previous_translation_is_what_would_be_made_anew(
     one, other = (host_of(random_case(each)) for each in (seed, seed + 1000))
     if one is None or other is None:
         return
-    mixed = gloo.VirtualHost(name=one.name, domains=one.domains, routes=[*one.routes[:1], *other.routes])
+    routes = [*one.routes[:1], *other.routes]
+    mixed = gloo.VirtualHost(name=one.name, domains=one.domains, routes=routes, options=other.options)
     upstream = gloo.Upstream()
     before = translate(one, upstream)
 
