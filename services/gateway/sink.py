@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -36,6 +37,15 @@ async def not_awaited(name: str) -> bool:
     return False
 
 
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What we wrote, or found written, and where it stands: the index moves on with each status."""
+
+    rendered: Rendered
+    index: int
+    body: Mapping[str, Any]
+
+
 class Sink:
     """Brings the stored Proxies to what they should be.
 
@@ -62,40 +72,39 @@ class Sink:
         self._writer = ProxyWriter(kv, root, fence=fence)
         self._chunks = ChunkReader(kv, root)
         self._stored: dict[str, StoredProxy] = {}
-        self._written: dict[str, Rendered] = {}
+        self._written: dict[str, _Written] = {}
         self._awaited = awaited
         self._seen: set[str] = set()
         self._withheld: set[str] = set()
-        self._indexes: dict[str, int] = {}
 
     def forget(self) -> None:
         """Another process may have written: trust only what is stored."""
         self._writer.forget()
         self._written.clear()
-        self._indexes.clear()
 
     def observe(self, name: str, proxy: StoredProxy | None) -> bool:
         """Take note of what the watch saw; whether it may not be what we wrote."""
-        before = self._stored.pop(name, None)
-        index = self._indexes.get(name, 0)
+        self._stored.pop(name, None)
         if proxy is None:
-            self._indexes.pop(name, None)
             self.foreign.discard(name)
             return self._written.pop(name, None) is not None
         if proxy.document:
             self._seen.add(name)
         self._stored[name] = proxy
-        if proxy.index <= index or name not in self._written:
+        written = self._written.get(name)
+        if written is None or proxy.index <= written.index:
             return False
-        if before is not None and before.index >= index and before.body == proxy.body:
-            self._indexes[name] = proxy.index  # a status was written
+        if proxy.body == written.body:
+            self._written[name] = replace(written, index=proxy.index)  # a status was written
             return False
         del self._written[name]
         return True
 
     async def write(self, wanted: Mapping[str, Rendered]) -> dict[str, int]:
         """Write the Proxies that differ, delete ours that are not wanted; the names written, with indexes."""
-        written = {name: self._indexes[name] for name in wanted if await self._write(name, wanted[name])}
+        written = {
+            name: self._written[name].index for name in wanted if await self._write(name, wanted[name])
+        }
         for name, proxy in list(self._stored.items()):
             if name not in wanted and proxy.ours:
                 await self._delete(name, proxy)
@@ -120,7 +129,7 @@ class Sink:
         return {**found, "metadata": metadata}
 
     async def _write(self, name: str, rendered: Rendered) -> bool:
-        if self._written.get(name) == rendered:
+        if (known := self._written.get(name)) is not None and known.rendered == rendered:
             return False
         ref = Ref(self._namespace, name)
         for _ in range(ATTEMPTS):
@@ -129,15 +138,16 @@ class Sink:
                 self._note_foreign(name)
                 return False
             self.foreign.discard(name)
-            if name not in self._written and proxy is not None and await self._matches(proxy, rendered):
-                self._written[name], self._indexes[name] = rendered, proxy.index
+            known = self._written.get(name)
+            if known is None and proxy is not None and await self._matches(proxy, rendered):
+                self._written[name] = _Written(rendered, proxy.index, proxy.body)
                 return False
-            index = max(self._indexes.get(name, 0), proxy.index if proxy else 0)
+            index = max(known.index if known else 0, proxy.index if proxy else 0)
             if not index and await self._is_awaited(name):
                 return False
             found = await self._writer.write(ref, rendered.skeleton, rendered.parts, index)
             if found is not None:
-                self._written[name], self._indexes[name] = rendered, found
+                self._written[name] = _Written(rendered, found.index, spec_of(found.document))
                 self._count("written")
                 return True
             self._count("conflict")
@@ -174,9 +184,9 @@ class Sink:
 
     async def _read_again(self, name: str) -> None:
         row = await self._kv.get(key(self._root, PROXY, Ref(self._namespace, name)), consistent=True)
-        if row is None or row.index < self._indexes.get(name, 0):
+        known = self._written.get(name)
+        if row is None or (known is not None and row.index < known.index):
             self._written.pop(name, None)
-            self._indexes.pop(name, None)
             self._stored.pop(name, None)
         if row is None:
             self._writer.forget()  # who deleted or lost it may have done so to its chunks
@@ -195,7 +205,8 @@ class Sink:
         if fence is None:
             return
         at = key(self._root, PROXY, Ref(self._namespace, name))
-        index = max(proxy.index, self._indexes.get(name, 0))
+        known = self._written.get(name)
+        index = max(proxy.index, known.index if known else 0)
         try:
             await self._kv.txn([fence, DeleteCas(at, index)])
         except ConsulConflict:
@@ -203,7 +214,6 @@ class Sink:
             return  # the watch will show what it is now
         self._stored.pop(name, None)
         self._written.pop(name, None)
-        self._indexes.pop(name, None)
         self._count("deleted")
         log.info("deleted a Proxy that no gateway makes any more", extra={"proxy": name})
 

@@ -58,6 +58,14 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """What stands at a Proxy's key now, the manifest of a large one, and its index."""
+
+    index: int
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class _Manifest:
     """The text for the Proxy's key, all it lists by body, and the values of it that are not there yet."""
 
@@ -115,8 +123,8 @@ class ProxyWriter:
 
     async def write(
         self, ref: Ref, skeleton: Mapping[str, Any], parts: Sequence[Part], index: int
-    ) -> int | None:
-        """Write the Proxy over the one at *index* (0: there is none); its new index, or None.
+    ) -> Written | None:
+        """Write the Proxy over the one at *index* (0: there is none).
 
         None means that the Proxy is no longer at *index*, or that we do not lead: read it again.
         """
@@ -135,7 +143,7 @@ class ProxyWriter:
                 self._note_written(ref, manifest)
             elif ref in self._kept:
                 self._keep(ref, frozenset())
-            return found
+            return Written(found, orjson.loads(text))
 
     async def collect(self) -> int:
         """Delete the chunks that nothing has needed for a while; how many there were."""

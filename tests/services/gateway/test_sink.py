@@ -96,9 +96,10 @@ async def test_a_status_seen_before_our_own_write_was_is_not_taken_for_an_altera
     await world.put({**world.document(), "status": {"state": "Accepted"}})
     index = world.kv.index
 
-    await world.watch()
+    again = await world.watch()
     written = await world.sink.write(proxy(b'{"name":"a"}'))
 
+    assert not again
     assert not written
     assert world.kv.index == index
 

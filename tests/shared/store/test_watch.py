@@ -176,14 +176,14 @@ def virtual_hosts(seen: Seen, ref: Ref) -> list[object]:
 
 async def test_a_large_proxy_comes_whole_and_an_edit_costs_one_virtual_host(kv: AnyKV, watch: Watch) -> None:
     writer = ProxyWriter(kv, "gloo")
-    index = await writer.write(A, SKELETON, hosts(8000), 0)
-    assert index is not None
+    written = await writer.write(A, SKELETON, hosts(8000), 0)
+    assert written is not None
     seen = watch(PROXY)
     await seen.until(lambda seen: A in seen.objects)
     before = virtual_hosts(seen, A)
     assert len(before) == 8000
 
-    await writer.write(A, SKELETON, hosts(8000, edited=4000), index)
+    await writer.write(A, SKELETON, hosts(8000, edited=4000), written.index)
     await seen.until(lambda seen: len(seen.changes) == 2)
 
     after = virtual_hosts(seen, A)
