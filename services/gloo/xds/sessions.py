@@ -24,7 +24,7 @@ from services.gloo.xds.subscription import (
     SotwRequest,
     Subscription,
 )
-from services.gloo.xds.wire import Frames, mentions
+from services.gloo.xds.wire import LONGEST_NAME, Frames, mentions
 
 RANK = {type_url: rank for rank, type_url in enumerate((CLUSTER, ENDPOINTS, SECRET, LISTENER, ROUTES))}
 REMOVED_AFTER = {ENDPOINTS: (CLUSTER,), SECRET: (CLUSTER, LISTENER), ROUTES: (LISTENER,)}
@@ -60,6 +60,8 @@ class Session:
         if state is None:
             if len(self.subscriptions) >= self.options.max_types:
                 raise LimitExceeded(f"more than {self.options.max_types} types on one stream")
+            if len(type_url) > LONGEST_NAME:
+                raise LimitExceeded(f"a type's name is at most {LONGEST_NAME} characters")
             state = Subscription(type_url)
             known = {**self.subscriptions, type_url: state}
             self.subscriptions = dict(sorted(known.items(), key=lambda item: _rank(item[0])))

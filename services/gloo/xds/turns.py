@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-WOKEN_AT_ONCE = 4
+WOKEN_AT_ONCE = 8
 PAUSE = 0.001  # seconds
 
 

@@ -15,6 +15,8 @@ from itertools import chain
 from services.gloo.resources import MODULUS
 from services.gloo.xds.subscription import DeltaRequest, Node, Push, SotwRequest
 
+LONGEST_NAME = 1_024  # of a node and a type, which are kept as long as the stream is
+
 
 class Malformed(Exception):
     """Bytes that are not the message they should be, or more of it than is allowed."""
@@ -193,6 +195,8 @@ def _node(value: int | bytes) -> Node:
             found[field] = _text(part)
         elif field == 3:
             role = _role(part) or role
+    if max(map(len, (*found.values(), role))) > LONGEST_NAME:
+        raise TooMany(f"node.id, node.cluster and node.metadata.role are at most {LONGEST_NAME} characters")
     return Node(id=found[1], cluster=found[2], role=role)
 
 

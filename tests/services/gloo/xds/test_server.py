@@ -287,8 +287,10 @@ async def test_a_stream_of_one_type_need_not_name_it() -> None:
         (Options(max_types=2), [request(t) for t in (CLUSTER, ROUTES, ENDPOINTS)], "more than 2 types"),
         (Options(max_message_bytes=100), [request(ROUTES, "x" * 200)], "100 are allowed"),
         (Options(max_requests_per_second=0.1), [request(CLUSTER)] * 2, "more than 0.1 requests a second"),
+        (Options(), [request(CLUSTER, role="r" * 2_000)], "at most 1024 characters"),
+        (Options(), [request(TypeUrl("t" * 2_000))], "at most 1024 characters"),
     ],
-    ids=["names", "types", "bytes", "rate"],
+    ids=["names", "types", "bytes", "rate", "long role", "long type"],
 )
 async def test_a_client_that_asks_for_too_much_is_cut_off(
     options: Options, requests: list[bytes], words: str

@@ -17,9 +17,10 @@ import grpc.aio
 import pytest
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2 as pb
+from envoy.service.status.v3 import csds_pb2
 
 from protos import gloo
-from services.gloo.resources import CLUSTER
+from services.gloo.resources import CLUSTER, ROUTES
 from services.gloo.xds import Cache, XdsServer
 from services.gloo.xds.subscription import Node
 from services.gloo.xds.tls import Files, Roles, follow
@@ -228,6 +229,59 @@ async def test_a_role_that_is_not_the_certificates_is_refused_and_listed(authori
         assert (entry["problem"], entry["role"], entry["times"]) == (words, "ns~other", 2)
         assert len(server.clients()) == 1
         call.cancel()
+
+
+async def test_each_stream_of_a_connection_has_the_role_it_began_with(authority: Authority) -> None:
+    """A role asked for later, on the stream or beside it, is not had by that."""
+    own = authority.issue("client", f"URI:{SPIFFE}")
+    async with (
+        secured(files_of(authority), {SPIFFE: [ROLE]}) as (server, cache, _),
+        channel_of(server, authority, own) as channel,
+    ):
+        cache.set(ROLE, snapshot({CLUSTER: {"a": "a1"}, ROUTES: {"r": "own"}}))
+        cache.set("ns~other", snapshot({CLUSTER: {"a": "a2"}, ROUTES: {"r": "other"}}))
+        call, _ = await ask(channel)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await ask(channel, "ns~other")
+
+        later = pb.DiscoveryRequest(type_url=ROUTES, resource_names=["r"], node=base_pb2.Node(id="raw"))
+        later.node.metadata["role"] = "ns~other"
+        await call.write(later.SerializeToString())
+
+        async with asyncio.timeout(10):
+            answer = pb.DiscoveryResponse.FromString(await call.read())
+        assert [each.value for each in answer.resources] == [b"own"]
+        assert [client["role"] for client in server.clients()] == [ROLE]
+        call.cancel()
+
+
+async def test_client_status_tells_a_certificate_of_its_own_roles_only(authority: Authority) -> None:
+    bound = authority.issue("bound", f"URI:{SPIFFE}")
+    other = authority.issue("other", "DNS:other.example.org")
+    unknown = authority.issue("unknown", "DNS:unknown.example.org")
+    table = {SPIFFE: [ROLE], "other.example.org": ["ns~other"]}
+    fetch = "/envoy.service.status.v3.ClientStatusDiscoveryService/FetchClientStatus"
+    async with (
+        secured(files_of(authority), table) as (server, cache, _),
+        channel_of(server, authority, bound) as first,
+        channel_of(server, authority, other) as second,
+        channel_of(server, authority, unknown) as third,
+    ):
+        cache.set(ROLE, snapshot({CLUSTER: {"a": "a1"}}))
+        cache.set("ns~other", snapshot({CLUSTER: {"secret": "of the other"}}))
+        calls = [(await ask(first))[0], (await ask(second, "ns~other"))[0]]
+
+        told = [
+            csds_pb2.ClientStatusResponse.FromString(await c.unary_unary(fetch)(b"")) for c in (first, second)
+        ]
+        nothing = await third.unary_unary(fetch)(b"")
+
+        roles = [[each.node.metadata["role"] for each in answer.config] for answer in told]
+        assert roles == [[ROLE], ["ns~other"]]
+        assert b"of the other" not in told[0].SerializeToString()
+        assert nothing == b""
+        for call in calls:
+            call.cancel()
 
 
 async def test_a_right_taken_away_ends_the_stream(authority: Authority) -> None:
