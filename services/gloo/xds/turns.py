@@ -73,7 +73,7 @@ class Wakes:
         self._left = self._at_once
         self._wake()
         if self._late and self._left == self._at_once:
-            self._left = 0
+            self._left -= 1
             self._late.popleft()()
         self._turning = self._left < self._at_once
         if self._turning:
