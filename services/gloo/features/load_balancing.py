@@ -109,8 +109,6 @@ def common_config(config: gloo.LoadBalancerConfig, scope: Scope) -> cluster.Clus
         out.healthy_panic_threshold = percent(config.healthy_panic_threshold, "healthyPanicThreshold", scope)
     if config.update_merge_window is not None and (problem := checks.duration(config.update_merge_window)):
         scope.error("updateMergeWindow", problem)
-    if config.locality_weighted_lb_config is not None:
-        out.locality_weighted_lb_config = cluster.ClusterCommonLbConfigLocalityWeightedLbConfig()
     if config.use_hostname_for_hashing is not None:
         if config.use_hostname_for_hashing and config.ring_hash is None and config.maglev is None:
             scope.warn("useHostnameForHashing", "has no effect without ringHash or maglev")
@@ -131,7 +129,10 @@ FEATURES = (
         name="loadBalancerConfig",
         beside=("static",),
         reads={
-            "LoadBalancerConfig": ALL,
+            "LoadBalancerConfig": (
+                *("roundRobin", "leastRequest", "random", "ringHash", "maglev", "useHostnameForHashing"),
+                *("healthyPanicThreshold", "updateMergeWindow", "closeConnectionsOnHostSetChange"),
+            ),
             "LoadBalancerConfig.RoundRobin": ALL,
             "LoadBalancerConfig.LeastRequest": ALL,
             "LoadBalancerConfig.Random": ALL,
