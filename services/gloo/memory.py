@@ -17,6 +17,7 @@ from services.gloo.translator.endpoints import NO_SUBSETS
 from services.gloo.translator.sources import Origin
 from services.gloo.xds.wire import mentions
 from shared.ref import Ref, Source
+from shared.store.keys import UPSTREAM
 
 Tls = Mapping[str, Mapping[Origin, gloo.SslConfig]]
 
@@ -82,6 +83,11 @@ class Memory:
     def known(self) -> dict[str, ConsulSelection]:
         """All that `consul` destinations chose, by cluster."""
         return {name: each.selection for name, each in self._following.items() if not each.sources}
+
+    def upstreams(self) -> set[Ref]:
+        """The Upstreams that clusters were made of."""
+        sources = (source for cluster in self._clusters.values() for source in cluster.sources)
+        return {source.ref for source in sources if source.kind == UPSTREAM.name}
 
     def forget(self, proxy: Ref) -> None:
         self._snapshots.pop(proxy, None)

@@ -53,18 +53,24 @@ class Session:
         everywhere = not watched or bool(watched & {"", "*"})
         self._namespaces = set() if everywhere else watched | {namespace}
         name = f"{socket.gethostname()}-{os.getpid()}"
-        self._holds = Holds(consul, self._root, "gloo", name)
+        state = context.options.state_dir
+        self._holds = Holds(
+            consul, self._root, "gloo", name, signature=state / "consul-history.json" if state else None
+        )
         self._endpoints = ConsulEndpoints(consul, EndpointOptions.of(settings), self._holds)
         self._pipeline = Pipeline(
             self._endpoints.table,
             Policy.of(settings),
-            memory=lasting.memory(),
+            memory=(memory := lasting.memory()),
             stand_ins=lasting.feedback.stand_ins,
             standing_in=lasting.feedback.standing_in,
         )
         self._secrets = SecretFeed(
             secret_sources(settings, os.environ), self._secrets_changed, namespaces=self._namespaces
         )
+        roles = lasting.stale.written
+        self._holds.owe(prefix(self._root, PROXY), ("/".join(proxy_of(role)) for role in roles))
+        self._holds.owe(prefix(self._root, UPSTREAM), map("/".join, memory.upstreams()), if_lost=True)
         lasting.feedback.trace = self._pipeline.trace
         self._changes = Changes()
         self._news = asyncio.Event()
@@ -99,8 +105,6 @@ class Session:
 
     async def run(self) -> None:
         """Follow everything until cancelled."""
-        proxies = prefix(self._root, PROXY)
-        self._holds.owe(proxies, (str(proxy_of(role)) for role in self._lasting.stale.written))
         self._endpoints.subscribe(self._endpoints_changed)
         self._context.admin.debug("gloo", self.state)
         self._context.admin.debug_below("roles", self.progress)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -52,9 +53,21 @@ class History:
 
     @classmethod
     def of(cls, row: Row | None) -> History | None:
-        found = _document(row.value) if row is not None else {}
+        return cls.read(row.value) if row is not None else None
+
+    @classmethod
+    def read(cls, value: bytes) -> History | None:
+        found = _document(value)
         name, signed = found.get("history"), found.get("signed")
         return cls(name, signed) if isinstance(name, str) and isinstance(signed, int) else None
+
+    @classmethod
+    def kept(cls, path: Path) -> History | None:
+        """The one that was signed last; None when the file is not there, or is not ours."""
+        try:
+            return cls.read(path.read_bytes())
+        except OSError:
+            return None
 
     def goes_on_in(self, other: History | None) -> bool:
         return other is not None and other.name == self.name and other.signed >= self.signed
@@ -63,7 +76,8 @@ class History:
 class Holds:
     """All that the watches of one process hold; ``limit`` is how long at most, in seconds.
 
-    *changed* is called whenever something else is held than before.
+    *changed* is called whenever something else is held than before. *signature* is a file that remembers
+    Consul's history over a restart.
     """
 
     def __init__(
@@ -74,6 +88,7 @@ class Holds:
         name: str,
         *,
         changed: Callable[[], None] = lambda: None,
+        signature: Path | None = None,
     ) -> None:
         self.limit = consul.configuration.hold_lost
         self.history = 0
@@ -85,9 +100,11 @@ class Holds:
         self._prefix = f"{root}/_holds/"
         self._key = f"{self._prefix}{service}/{name}"
         self._changed = changed
-        self._past: History | None = None
+        self._signature = signature
+        self._past = History.kept(signature) if signature is not None else None
         self._owed: dict[str, set[str]] = {}
-        self._read = False
+        self._remembered: dict[str, set[str]] = {}
+        self._read = self._joined = self._signed = False
         self._asking = asyncio.Lock()
         self._id = ""
         self._written = b""
@@ -113,8 +130,9 @@ class Holds:
                     "vanished with it is held",
                     extra={"root": self._root},
                 )
-            if self._past is None:
+            if self._past is None or not self._signed:
                 await self._sign(row, found)
+            self._joined = True
             return self.history
 
     async def owed(self, what: str) -> Collection[str]:
@@ -125,13 +143,16 @@ class Holds:
                     for name, held in note["held"].items():
                         self.owe(name, held["names"])
                 self._read = True
-        if self._past is None:
+        if not self._joined:
             await self.look()
-        return self._owed.get(what, ())
+        return self._owed.get(what, set()) | (self._remembered.get(what, set()) if self.history else set())
 
-    def owe(self, what: str, names: Iterable[str]) -> None:
-        """Hold *names* of *what*, too, if the first look lacks them; to be said before that."""
-        self._owed.setdefault(what, set()).update(names)
+    def owe(self, what: str, names: Iterable[str], *, if_lost: bool = False) -> None:
+        """Hold *names* of *what*, too, if the first look lacks them; to be said before that.
+
+        *if_lost*: only if Consul has lost its history since our signature.
+        """
+        (self._remembered if if_lost else self._owed).setdefault(what, set()).update(names)
 
     def tell(self, what: str, names: Collection[str], release: Callable[[], None]) -> None:
         """All *names* of *what* that are held now; *release* gives them up."""
@@ -254,12 +275,24 @@ class Holds:
                 ours = History(found.name, found.signed + 1) if found else History(secrets.token_hex(8), 1)
                 value = orjson.dumps({"history": ours.name, "signed": ours.signed})
                 if await self._consul.kv.cas(key, value, row.index if row is not None else 0):
-                    self._past = ours
+                    self._past, self._signed = ours, True
+                    self._keep_signature(value)
                     return
                 row = await self._consul.kv.get(key, consistent=True)
                 found = History.of(row)
         except (ConsulDenied, ConsulRefused) as error:
             log.warning("a loss of Consul's history will go unnoticed", extra={"error": str(error)})
+
+    def _keep_signature(self, value: bytes) -> None:
+        if self._signature is None:
+            return
+        scratch = self._signature.with_suffix(".new")
+        try:
+            self._signature.parent.mkdir(parents=True, exist_ok=True)
+            scratch.write_bytes(value)
+            scratch.replace(self._signature)
+        except OSError as error:
+            log.warning("Consul's history is not remembered over a restart", extra={"error": str(error)})
 
 
 def _when(moment: float) -> str:

@@ -162,6 +162,27 @@ async def test_what_a_wiped_consul_lost_is_served_until_it_is_back_or_released(t
         await eventually(lambda: made.held("gateway"), until=lambda held: of("VirtualService") in held)
         await back.reaches("/", "shop")
 
+        consul = {"address": stack.consul.address, "serviceDiscovery": {}, "holdLost": "1s"}
+        stack.write_settings(consul=consul)
+        for role in ROLES:
+            await eventually(lambda role=role: made.held(role), until=lambda held: not held, within=20.0)
+
+
+async def test_a_gloo_that_was_away_when_consul_was_wiped_knows_it_by_its_state(tmp_path: Path) -> None:
+    async with world(tmp_path) as made, undisturbed(made.stack.http_port, made.kept.domain, "/static/x"):
+        stack, back = made.stack, made.back
+        await eventually(lambda: len(list((tmp_path / "state").iterdir())) == 2)
+        assert await stack.stop_process("gloo") == 0
+        await stack.consul.wipe()
+        stack.start_role("gloo", flags=made.flags)
+        await eventually(lambda: made.held("gloo"), until=lambda held: held.get(of("Upstream"), 0) >= 2)
+        await eventually(lambda: made.held("gateway"), until=lambda held: of("VirtualService") in held)
+
+        await made.write_gateway()
+        await made.write_static("back")
+        await back.serve(to_upstream("/static", "static-back"))
+        await back.reaches("/static", "shop")
+
 
 @pytest.mark.parametrize("role", ["gateway", "discovery"])
 async def test_a_process_that_starts_at_a_wiped_consul_takes_nothing_away(tmp_path: Path, role: str) -> None:

@@ -135,4 +135,7 @@ def test_unusable_tls_files_are_named() -> None:
 
 def test_the_wait_stays_within_what_consul_takes() -> None:
     assert of(wait_time=timedelta(hours=1)).wait == 600
+    assert of(hold_lost=timedelta(hours=1)).hold_lost == 3600
+    assert of(hold_lost=timedelta(0)).hold_lost == 0
+    assert of().hold_lost == float("inf")
     assert of(wait_time=timedelta(milliseconds=10)).wait == 1

@@ -106,7 +106,7 @@ async def test_what_one_process_noted_the_next_one_is_owed(consul: Consul) -> No
     after.owe("things", ["c"])
 
     assert await after.owed("things") == {"a", "b", "c"}
-    assert await after.owed("others") == ()
+    assert not await after.owed("others")
 
 
 async def test_a_note_that_was_lost_is_written_again(consul: Consul) -> None:
@@ -142,6 +142,23 @@ async def test_a_restored_history_is_another_though_it_bears_the_same_name(consu
 
     assert await two.look() == 1
     assert await one.look() == 1
+
+
+async def test_a_signature_on_disk_tells_of_a_loss_while_nobody_ran(consul: Consul, tmp_path: Path) -> None:
+    path = tmp_path / "state" / "history.json"
+    await Holds(consul, "gloo", "gloo", "me", signature=path).owed("things")
+
+    same = Holds(consul, "gloo", "gloo", "me", signature=path)
+    same.owe("things", ["a"], if_lost=True)
+    assert not await same.owed("things")
+
+    await consul.kv.delete(HISTORY)
+    other = Holds(consul, "gloo", "gloo", "me", signature=path)
+    other.owe("things", ["a"], if_lost=True)
+    assert await other.owed("things") == {"a"}
+
+    path.write_text("garbage")
+    assert not await Holds(consul, "gloo", "gloo", "me", signature=path).owed("things")
 
 
 async def test_a_watch_holds_what_a_wiped_consul_lost_though_its_index_has_climbed(tmp_path: Path) -> None:

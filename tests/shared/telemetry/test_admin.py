@@ -34,6 +34,14 @@ async def asking() -> AsyncIterator[Asking]:
     await admin.close()
 
 
+async def test_what_is_held_is_said_and_is_no_reason_not_to_be_ready(asking: Asking) -> None:
+    asking.admin.ready("consul", True)
+    asking.admin.held = lambda: ["2 of gloo/things/ since then"]
+
+    told = {"ready": True, "waiting": {}, "held": ["2 of gloo/things/ since then"]}
+    assert await asking.get("/readyz") == (200, told)
+
+
 async def test_alive_before_it_is_ready(asking: Asking) -> None:
     assert await asking.get("/healthz") == (200, {"alive": True})
     assert await asking.get("/readyz") == (503, {"ready": False, "waiting": {"start": "starting"}})
