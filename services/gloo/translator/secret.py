@@ -93,9 +93,9 @@ def secret_of_files(name: str) -> Resource | None:
     return resource(name, encode(made))
 
 
-def asked_for(name: str) -> tls.SdsSecretConfig:
-    """A secret by its name, as ``names_asked_for`` finds it again."""
-    return tls.SdsSecretConfig(name=name, sds_config=ADS)
+def asked_for(name: str, source: core.ConfigSource = ADS) -> tls.SdsSecretConfig:
+    """A secret by its name; one of ours as ``names_asked_for`` finds it again."""
+    return tls.SdsSecretConfig(name=name, sds_config=source)
 
 
 _KINDS = "|".join((PAIR, TRUSTED, PAIR_FILES, TRUSTED_FILE)).encode()

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from protos import gloo
 from protos.envoy import core, matcher, tls
 from services.gloo import checks
 from services.gloo.plugin import Scope
+from services.gloo.translator.ads import ADS
 from services.gloo.translator.secret import (
     TLS_SOCKET,
     Known,
@@ -60,11 +61,12 @@ CURVES = ("X25519", "P-256", "P-384", "P-521", "X25519MLKEM768", "MLKEM1024")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Material:
-    """What is there to show and to check by, as Envoy's names of secrets; empty: nothing."""
+    """What there is to show and to check by: Envoy's names of secrets, empty for none, and who has them."""
 
     pair: str = ""
     trusted: str = ""
     staple: bool = False
+    source: core.ConfigSource = field(default_factory=lambda: ADS)
 
 
 def upstream_tls(config: gloo.UpstreamSslConfig, scope: Scope) -> tls.UpstreamTlsContext:
@@ -110,7 +112,7 @@ def downstream_tls(config: gloo.SslConfig, scope: Scope) -> tls.DownstreamTlsCon
         if staple is StaplePolicy.MUST_STAPLE and not found.staple:
             own.error("ocspStaplePolicy", "MUST_STAPLE needs an OCSP response: ocspStaple of the certificate")
     elif len(scope.report.errors) == problems:
-        own.error("", "needs a certificate and its key: secretRef, or sslFiles with tlsCert and tlsKey")
+        own.error("", "needs a certificate and its key: secretRef, sslFiles or sds with both")
     if config.one_way_tls:
         if names:
             own.warn("verifySubjectAltName", "has no effect beside oneWayTls")
@@ -138,7 +140,7 @@ def tls_context(
     """What both directions have in common; without a root CA the other side's certificate is not checked."""
     context = tls.CommonTlsContext(tls_params=parameters, alpn_protocols=list(protocols))
     if found.pair:
-        context.tls_certificate_sds_secret_configs = [asked_for(found.pair)]
+        context.tls_certificate_sds_secret_configs = [asked_for(found.pair, found.source)]
     if found.trusted and names:
         context.combined_validation_context = tls.CommonTlsContextCombinedCertificateValidationContext(
             default_validation_context=tls.CertificateValidationContext(
@@ -149,10 +151,10 @@ def tls_context(
                     for name in names
                 ]
             ),
-            validation_context_sds_secret_config=asked_for(found.trusted),
+            validation_context_sds_secret_config=asked_for(found.trusted, found.source),
         )
     elif found.trusted:
-        context.validation_context_sds_secret_config = asked_for(found.trusted)
+        context.validation_context_sds_secret_config = asked_for(found.trusted, found.source)
     return context
 
 
@@ -161,7 +163,7 @@ def material(config: gloo.SslConfig | gloo.UpstreamSslConfig, scope: Scope) -> M
         return in_files(config.ssl_files, scope)
     if config.secret_ref is not None:
         return in_secret(config.secret_ref, scope)
-    return Material()
+    return at_service(config.sds, scope) if config.sds is not None else Material()
 
 
 def in_files(files: gloo.SslFiles, scope: Scope) -> Material:
@@ -203,6 +205,37 @@ def in_secret(reference: gloo.ResourceRef, scope: Scope) -> Material:
         pair=pair_name(ref) if known.pair else "",
         trusted=trusted_name(ref) if known.trusted else "",
         staple=known.staple,
+    )
+
+
+def at_service(sds: gloo.SdsConfig, scope: Scope) -> Material:
+    """Secrets of a service that Envoy's bootstrap knows. gRPC clients of another kind crash stock Envoys."""
+    for name, value in (
+        ("clusterName", sds.cluster_name or ""),
+        ("certificatesSecretName", sds.certificates_secret_name),
+        ("validationContextName", sds.validation_context_name),
+    ):
+        if problem := checks.text_value(value):
+            scope.error(f"sds.{name}", problem)
+    if not sds.cluster_name:
+        scope.error("sds.clusterName", "required: a cluster of Envoy's bootstrap; targetUri is not supported")
+    elif sds.target_uri:
+        scope.warn("sds.targetUri", "has no effect beside clusterName")
+    if not sds.certificates_secret_name and not sds.validation_context_name:
+        scope.error("sds", "needs certificatesSecretName, validationContextName, or both")
+    service = core.GrpcService(envoy_grpc=core.GrpcServiceEnvoyGrpc(cluster_name=sds.cluster_name or ""))
+    return Material(
+        pair=sds.certificates_secret_name,
+        trusted=sds.validation_context_name,
+        staple=True,  # that it is there is the service's business
+        source=core.ConfigSource(
+            resource_api_version=core.ApiVersion.V3,
+            api_config_source=core.ApiConfigSource(
+                api_type=core.ApiConfigSourceApiType.GRPC,
+                transport_api_version=core.ApiVersion.V3,
+                grpc_services=[service],
+            ),
+        ),
     )
 
 

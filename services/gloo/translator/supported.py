@@ -61,14 +61,9 @@ READ: Mapping[str, tuple[str, ...]] = {
         *("static", "consul", "pipe", "sslConfig", "discoveryMetadata", *BOOKKEEPING),
         *(name for feature in FEATURES if feature.on_upstream for name in (feature.name, *feature.beside)),
     ),
-    "UpstreamSslConfig": (
-        *("secretRef", "sslFiles", "sni", "verifySubjectAltName", "parameters"),
-        *("alpnProtocols", "allowRenegotiation", "oneWayTls"),
-    ),
-    "SslConfig": (
-        *("secretRef", "sslFiles", "sniDomains", "verifySubjectAltName", "parameters", "alpnProtocols"),
-        *("oneWayTls", "disableTlsSessionResumption", "transportSocketConnectTimeout", "ocspStaplePolicy"),
-    ),
+    "UpstreamSslConfig": ALL,
+    "SslConfig": ALL,
+    "SDSConfig": ("targetUri", "clusterName", "certificatesSecretName", "validationContextName"),
     "SSLFiles": ALL,
     "SslParameters": ALL,
     "DiscoveryMetadata": ALL,

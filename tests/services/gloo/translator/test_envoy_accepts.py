@@ -58,7 +58,8 @@ def validate(worlds: Mapping[str, World], folder: Path) -> str:
 
 def run_envoy(worlds: Mapping[str, World], folder: Path) -> tuple[bool, str]:
     config = folder / "envoy.json"
-    config.write_text(json.dumps({"static_resources": static_resources(worlds)}))
+    node = {"id": "envoy", "cluster": "gateway"}
+    config.write_text(json.dumps({"node": node, "static_resources": static_resources(worlds)}))
     command = [str(ENVOY), "--mode", "validate", "--log-level", "warning", "--config-path", str(config)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100, cwd=folder)
     return done.returncode == 0, done.stderr

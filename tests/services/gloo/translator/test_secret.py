@@ -37,6 +37,8 @@ def test_every_name_is_found_in_the_bytes_of_what_asks_for_it() -> None:
         "by-hand": {"secret:ns/pair"},
         "both_ns": {"secret:ns/both", "secret-ca:ns/both"},
         "trusted_ns": {"secret-ca:ns/trusted"},
+        "sds": set(),
+        "sds_ns": set(),
     }
 
 
