@@ -38,9 +38,9 @@ MISTAKES = [
         id="misspelt option",
     ),
     pytest.param(
-        route(options={"waf": {}}),
-        "virtualHost.routes[0].options.waf: enterprise feature, not supported",
-        id="not translated",
+        route(options={"csrf": {"additionalOrigins": [{}]}}),
+        "virtualHost.routes[0].options.csrf.additionalOrigins[0]: no text to match",
+        id="incomplete",
     ),
     pytest.param(
         route(options={"waf": {}}),
