@@ -17,7 +17,7 @@ from services.gloo.translator.patches import Joined, join_patches, looked_at
 from services.gloo.translator.route import MAX_BODY, Surroundings, fallback_route, translate_route
 from services.gloo.translator.sources import Origin, Reports, attribute, origins_of
 from services.gloo.translator.supported import refuse_unread
-from shared.codec.encode import encode, length_delimited
+from shared.codec.encode import encode, length_delimited, varint
 from shared.ref import Ref, Source
 from shared.report import Report
 
@@ -253,10 +253,12 @@ def join_route_configuration(
         most_specific_header_mutations_wins=bool(options.most_specific_header_mutations_wins),
         max_direct_response_body_size_bytes=options.max_direct_response_body_size_bytes,
     )
-    body = [encode(route.RouteConfiguration(name=name))]
-    body += [length_delimited(VIRTUAL_HOSTS_FIELD, host.body) for host in hosts if host.body]
+    body, tag = [encode(route.RouteConfiguration(name=name))], varint(VIRTUAL_HOSTS_FIELD << 3 | 2)
+    for host in hosts:
+        if host.body:
+            body += tag, varint(len(host.body)), host.body  # joined once, as there may be thousands
     body.append(encode(tail))
-    sources = frozenset[Source]().union(*(host.sources for host in hosts))
+    sources = frozenset[Source]().union(*[host.sources for host in hosts])
     return resource(name, b"".join(body), sources)
 
 
