@@ -146,7 +146,8 @@ class Pipeline:
         self._memory.forget_clusters()
         patching = self.clusters.patch([*put, *new], [*drop, *old], changes.services)
         shared_differs = await self._breath.between(patching)
-        renewed = self._place_secrets()
+        only_endpoints = changes.services and not (put or drop or built or removed or changes.secrets)
+        renewed = set() if only_endpoints else self._place_secrets()
         for ref in self.proxies.served if shared_differs else built | renewed:
             outcome.snapshots[role_of(ref)] = self.snapshot(ref)
         return outcome

@@ -32,7 +32,7 @@ class Resource:
     """One Envoy resource: ``body`` is its encoded message, without the Any around it."""
 
     name: str
-    body: bytes
+    body: bytes = field(repr=False)  # it may be a key
     digest: int
     sources: frozenset[Source] = frozenset()
 

@@ -152,22 +152,30 @@ class SecretFeed:
                     await place.news.wait()
 
     async def _round(self, place: Place, everything: bool) -> None:
-        """Read what is not known, or *everything*."""
+        """Read what is not known, or *everything*; the first that gets no answer ends it."""
         limit = asyncio.Semaphore(AT_ONCE)
+        trouble: list[Unavailable] = []
 
         async def one(ref: Ref) -> None:
             async with limit:
+                if trouble:
+                    return
                 known = place.answers.get(ref, Answer())
-                answer = await place.source.read(ref, known.version)
+                try:
+                    answer = await place.source.read(ref, known.version)
+                except Unavailable as error:
+                    trouble.append(error)
+                    return
             if answer is not None and ref in self._wanted:
                 place.answers[ref] = answer
                 self._tell({ref})
 
-        due = [ref for ref in sorted(self._wanted) if everything or ref not in place.answers]
-        found = await asyncio.gather(*map(one, due), return_exceptions=True)
-        for error in found:
-            if isinstance(error, BaseException):
-                raise error
+        async with asyncio.TaskGroup() as tasks:
+            for ref in sorted(self._wanted):
+                if everything or ref not in place.answers:
+                    tasks.create_task(one(ref))
+        if trouble:
+            raise trouble[0]
 
     def _failed(self, place: Place, why: str) -> None:
         now = time.monotonic()

@@ -25,6 +25,7 @@ from shared.ref import Ref
 
 TIMEOUT = aiohttp.ClientTimeout(total=10)
 MOST_BYTES = 1 << 20
+TOO_LONG = 413  # in place of the status of an answer longer than that
 RENEW_AT = 0.5  # of a token's life
 
 
@@ -123,8 +124,9 @@ class Vault:
             return await self._read_content(f"{self._config.prefix}/{path}", version)
         if version and not self._blind:
             status, found = await self._ask("GET", f"{self._config.prefix}/metadata/{path}")
-            if status == 200 and f"v{found['data'].get('current_version')}" == version:
-                newest = found["data"].get("versions", {}).get(version[1:], {})
+            metadata = found.get("data") or {}
+            if status == 200 and f"v{metadata.get('current_version')}" == version:
+                newest = (metadata.get("versions") or {}).get(version[1:], {})
                 if not newest.get("deletion_time") and not newest.get("destroyed"):
                     return None
             self._blind = status == 403
@@ -145,7 +147,9 @@ class Vault:
         if status == 403:
             await self._check_token()
             return Answer(problem=f"Vault's policy for our token must allow to read {path}")
-        if status == 404 or content is None:
+        if status == TOO_LONG:
+            return Answer(problem=f"longer than {MOST_BYTES} bytes in Vault at {path}")
+        if status == 404 or (status == 200 and content is None):
             return Answer(problem=f"not in Vault at {path}", absent=True)
         if status != 200:
             return Answer(problem=f"Vault answers HTTP {status} for {path}")
@@ -195,11 +199,22 @@ class Vault:
                 ssl=self._tls or True,
                 server_hostname=(self._config.tls.tls_server_name or None) if self._config.tls else None,
             ) as answer:
-                raw = await answer.content.read(MOST_BYTES)
+                raw = await _read_all(answer.content)
                 if answer.status >= 500 or answer.status in (412, 429):
                     sealed = "; it is sealed" if answer.status == 503 else ""
                     raise Unavailable(f"it answers HTTP {answer.status}{sealed}")
-                document = json.loads(raw) if raw.startswith(b"{") else {}
-                return answer.status, document
+                if raw is None:
+                    return TOO_LONG, {}
+                return answer.status, json.loads(raw) if raw.startswith(b"{") else {}
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise Unavailable(f"no usable answer: {type(error).__name__}: {error}") from None
+
+
+async def _read_all(content: aiohttp.StreamReader) -> bytes | None:
+    """The whole of an answer, None when it is longer than one may be."""
+    raw = bytearray()
+    async for chunk in content.iter_any():
+        raw += chunk
+        if len(raw) > MOST_BYTES:
+            return None
+    return bytes(raw)

@@ -87,6 +87,19 @@ async def test_a_problem_says_what_is_wrong_and_shows_nothing(server: VaultServe
     assert answer == Answer(problem="privateKey: no key in PEM, or one with a passphrase", version="v2")
 
 
+async def test_long_secrets_are_read_and_too_long_ones_told(
+    server: VaultServer, vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = CERTIFICATE * (500_000 // len(CERTIFICATE))
+    await server.put("ns", "pets", tls=TLS | {"certChain": chain})
+    answer = await read(vault)
+    assert answer is not None
+    assert answer.secret is not None
+
+    monkeypatch.setattr("services.gloo.secrets.vault.MOST_BYTES", 400_000)
+    assert await read(vault) == Answer(problem=f"longer than 400000 bytes in Vault at secret/data/{PATH}")
+
+
 async def test_engines_of_version_1_are_read_too(server: VaultServer) -> None:
     await server.ask("POST", "sys/mounts/old", {"type": "kv", "options": {"version": "1"}})
     vault = Vault(VaultConfig(address=server.address, token="root", prefix="old", root="mine"), 60.0)
