@@ -29,7 +29,7 @@ class Reader(Protocol):
 
 
 class Stage(IntEnum):
-    """Gloo's order of HTTP filters."""
+    """Gloo's order of HTTP filters; the router is the last."""
 
     FAULT = 0
     CORS = 1
@@ -40,6 +40,7 @@ class Stage(IntEnum):
     ACCEPTED = 6
     OUT_AUTH = 7
     ROUTE = 8
+    ROUTER = 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

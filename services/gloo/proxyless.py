@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from protos.envoy import hcm, listener, router
+from services.gloo.features.router import ROUTER
 from services.gloo.parts import WHOLE, domains_of, parts_of
 from services.gloo.resources import LISTENER, ROUTES, Resource, Resources, Snapshot, TypeUrl, resource
 from services.gloo.translator.ads import ADS
-from services.gloo.translator.listener import ROUTER
 from services.gloo.translator.virtual_host import VIRTUAL_HOSTS_FIELD
 from services.gloo.xds import Cache, Observer
 from shared.codec.encode import encode, length_delimited, pack

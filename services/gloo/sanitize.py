@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from protos.envoy import cluster, core, endpoint, hcm, listener, route, router
+from services.gloo.features.router import ROUTER
 from services.gloo.plugin import Policy
 from services.gloo.resources import Resource, resource
 from services.gloo.translator.ads import ADS
-from services.gloo.translator.listener import CONNECTION_MANAGER, ROUTER
+from services.gloo.translator.listener import CONNECTION_MANAGER
 from services.gloo.translator.names import (
     FALLBACK_CLUSTER,
     FALLBACK_LISTENER,

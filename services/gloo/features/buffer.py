@@ -7,6 +7,7 @@ from protos.envoy import buffer
 from services.gloo.plugin import ALL, Feature, HttpFilter, Patch, Scope, Stage
 
 FILTER = "envoy.filters.http.buffer"
+OFF = buffer.Buffer(max_request_bytes=1)  # a limit is required even while it is off
 
 
 def collect(wanted: gloo.Buffer, scope: Scope) -> Patch:
@@ -35,7 +36,7 @@ FEATURES = (
         name="buffer",
         reads={"Buffer": ALL},
         on_listener=collect,
-        filter=HttpFilter(name=FILTER, stage=Stage.ROUTE, config=buffer.Buffer(max_request_bytes=1)),
+        filter=HttpFilter(name=FILTER, stage=Stage.ROUTE, config=OFF),
     ),
     Feature(
         name="bufferPerRoute",

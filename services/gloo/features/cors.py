@@ -108,6 +108,8 @@ def check_origin(origin: str, where: str, scope: Scope) -> None:
 
 def merge(settings: gloo.CorsPolicyMergeSettings, scope: Scope) -> Patch:
     """Its work is done on the routes."""
+    if scope.options.cors is None:
+        scope.warn("", "has no effect without cors")
     return Patch()
 
 

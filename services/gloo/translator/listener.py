@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from protos import gloo
-from protos.envoy import core, hcm, listener, proxy_protocol, router, tls_inspector
+from protos.envoy import core, hcm, listener, proxy_protocol, tls_inspector
 from services.gloo import checks
 from services.gloo.features import FEATURES
 from services.gloo.plugin import Policy, Reader, Scope, read_nothing
@@ -29,7 +29,6 @@ from shared.ref import Source
 from shared.report import Report
 
 CONNECTION_MANAGER = "envoy.filters.network.http_connection_manager"
-ROUTER = "envoy.filters.http.router"
 PROXY_PROTOCOL = "envoy.filters.listener.proxy_protocol"
 TLS_INSPECTOR = "envoy.filters.listener.tls_inspector"
 MAX_STAT_PREFIX = 255
@@ -162,7 +161,7 @@ def http_filters(joined: Joined) -> list[hcm.HttpFilter]:
     waits to be switched on by a route.
     """
     declared = sorted((f.filter for f in FEATURES if f.filter is not None), key=lambda each: each.place)
-    filters = [
+    return [
         hcm.HttpFilter(
             name=each.name,
             typed_config=pack(joined.filters.get(each.name, each.config)),
@@ -170,7 +169,6 @@ def http_filters(joined: Joined) -> list[hcm.HttpFilter]:
         )
         for each in declared
     ]
-    return [*filters, hcm.HttpFilter(name=ROUTER, typed_config=pack(router.Router()))]
 
 
 def listener_conflicts(listeners: Sequence[gloo.Listener]) -> dict[int, str]:

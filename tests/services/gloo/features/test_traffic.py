@@ -171,6 +171,7 @@ TUNED = {
     "grpcWeb": {"disable": True},
     "buffer": {"maxRequestBytes": 10},
     "csrf": {},
+    "router": {"suppressEnvoyHeaders": True, "dynamicStats": False},
 }
 COUNTED = {
     "httpLocalRatelimit": {
@@ -481,6 +482,15 @@ async def test_envoy_answers_health_checks_itself(world: World) -> None:
     assert (await world.ask("unknown", "/healthz/x", "GET", "tuned")).status == 404
     assert (await world.ask("unknown", "/healthz")).status == 404
     assert world.here.asked == asked
+
+
+async def test_the_router_keeps_its_headers_and_statistics_to_itself(world: World) -> None:
+    plain = await world.ask("stats", "/")
+    tuned = await world.ask("here", "/", "GET", "tuned")
+
+    assert "x-envoy-upstream-service-time" in plain.headers
+    assert "x-envoy-upstream-service-time" not in tuned.headers
+    assert "x-envoy-expected-rq-timeout-ms" not in tuned.echo["headers"]
 
 
 async def test_grpc_web_becomes_grpc_unless_that_is_off(world: World) -> None:
