@@ -187,7 +187,7 @@ BY_CONNECTION = {
 }
 LISTENERS = {
     "plain": {"virtualHosts": HOSTS},
-    "tuned": {"virtualHosts": [host("here", route("/"))], "options": TUNED},
+    "tuned": {"virtualHosts": [host("here", route("/alone", "alone"), route("/"))], "options": TUNED},
     "counted": {
         "virtualHosts": [host("here", direct("/own", ratelimit=ONCE), route("/"))],
         "options": COUNTED,
@@ -256,6 +256,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         behind = {
             "here": [here.port],
             "next": [beside.port],
+            "alone": [beside.port],
             "slow": [slow.port],
             "both": [here.port, beside.port],
             "raw": [raw],
@@ -491,6 +492,10 @@ async def test_the_router_keeps_its_headers_and_statistics_to_itself(world: Worl
     assert "x-envoy-upstream-service-time" in plain.headers
     assert "x-envoy-upstream-service-time" not in tuned.headers
     assert "x-envoy-expected-rq-timeout-ms" not in tuned.echo["headers"]
+
+    assert (await world.ask("here", "/alone", "GET", "tuned")).status == 200
+    assert await world.envoy.stats("cluster.here_ns.upstream_rq_2xx")
+    assert not await world.envoy.stats("cluster.alone_ns.upstream_rq_2xx")
 
 
 async def test_grpc_web_becomes_grpc_unless_that_is_off(world: World) -> None:
