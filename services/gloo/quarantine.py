@@ -210,11 +210,11 @@ class Quarantine:
         if shelf is None or role not in self._wanted:
             return False
         for each in resources:
-            place, case = Place(role, type_url, each.name), shelf.cases.get(each.name)
-            if place in self._heard:
+            case = shelf.cases.get(each.name)
+            if self._heard and (place := Place(role, type_url, each.name)) in self._heard:
                 moved |= self._approve(shelf, place, each)
             if case is not None:
-                moved |= self._accepted(client, shelf, case, place, each, now)
+                moved |= self._accepted(client, shelf, case, Place(role, type_url, each.name), each, now)
             elif shelf.good.get(each.name) is not each or each.name in shelf.assumed:
                 _prove(shelf, each)
         if moved:

@@ -111,18 +111,19 @@ class Trials(Generic[B]):
         trial.shown = trial.wanted.replaced({CLUSTER: wanted.patched(put=put)}) if put else trial.wanted
         return trial.shown, guilty
 
-    def _renamed(self, trial: Trial[B]) -> Iterator[tuple[Resource, Resource, set[str]]]:
+    def _renamed(self, trial: Trial[B]) -> Iterator[tuple[Resource, Resource, frozenset[str]]]:
         """The clusters that name secrets nobody has taken, and that the ones before did not name."""
         wanted, shown = trial.wanted.of(CLUSTER), trial.shown.of(CLUSTER)
         if wanted is shown:
             return
+        there = trial.wanted.of(SECRET).by_name.keys()
         for name, new in wanted.by_name.items():
             before = shown.by_name.get(name)
             if before is None or before is new or before.body == new.body:
                 continue
-            names = names_asked_for(new.body) - trial.taken
+            names = (names_asked_for(new.body) & there) - trial.taken
             if names and (fresh := names - names_asked_for(before.body)):
-                yield new, before, set(fresh)
+                yield new, before, fresh
 
 
 def trial_cluster(name: str, asking: Iterable[Resource]) -> Resource:

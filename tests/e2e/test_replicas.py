@@ -131,6 +131,7 @@ class Crowd:
         self.of = {role: [Replica(stack, role, f"{role}-{n}") for n in (1, 2)] for role in ROLES}
         self.slowest: dict[str, float] = {}
         self.took: dict[str, float] = {}
+        self.admins = [stack.admin_port, free_port()]
         self._number = 0
 
     async def start(self) -> None:
@@ -142,7 +143,11 @@ class Crowd:
                 tasks.create_task(replica.start())
         ports = [replica.xds_port for replica in self.of["gloo"]]
         stack.start_envoy("envoy-1", stack.admin_port, xds_ports=ports)
-        stack.start_envoy("envoy-2", free_port(), xds_ports=ports)
+        stack.start_envoy("envoy-2", self.admins[1], xds_ports=ports)
+
+    async def refused(self) -> list[int]:
+        """How often each Envoy has refused something."""
+        return [refused(await updates(self.stack, admin)) for admin in self.admins]
 
     async def victim(self, role: str) -> Replica:
         """The leader; discovery has none."""
@@ -240,6 +245,7 @@ async def survive(folder: Path, rounds: int) -> None:
         await prepare(stack, one)
         await write(stack, "old")
         await poison(stack, "bad")
+        before = await crowd.refused()
         async with (
             watched_statuses(stack.consul) as statuses,
             undisturbed(stack.http_port, SHOP, saying=["old"]),
@@ -263,4 +269,5 @@ async def survive(folder: Path, rounds: int) -> None:
             await eventually(
                 lambda: statuses.unsettled(*ends), until=lambda found: not found, within=TOLD_WITHIN
             )
+            assert await crowd.refused() == before
         print(crowd.took, crowd.slowest)
