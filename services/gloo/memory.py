@@ -52,7 +52,7 @@ class Memory:
             for snapshot in self._snapshots.values()
             for name, each in snapshot.of(CLUSTER).by_name.items()
         }
-        self._parts: dict[tuple[Ref, str], dict[str, bytes]] = {}
+        self._parts: dict[tuple[Ref, str], Mapping[str, bytes]] = {}
 
     def cluster(self, name: str) -> Resource | None:
         return self._clusters.get(name)

@@ -7,7 +7,9 @@ resource is one part. Bytes are cut and joined as they are; nothing is decoded o
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from functools import lru_cache
 from hashlib import blake2b
+from types import MappingProxyType
 
 from services.gloo.resources import ROUTES, Resource, TypeUrl, resource
 from services.gloo.translator.virtual_host import VIRTUAL_HOSTS_FIELD
@@ -15,12 +17,17 @@ from shared.codec.encode import length_delimited
 
 WHOLE = ""  # no virtual host is called so
 NAME_FIELD, DOMAINS_FIELD = 1, 2  # of envoy.config.route.v3.VirtualHost
+RECENT = 4  # route configurations whose parts are remembered
 
 
-def parts_of(type_url: TypeUrl, body: bytes) -> dict[str, bytes]:
+def parts_of(type_url: TypeUrl, body: bytes) -> Mapping[str, bytes]:
     """The parts of a resource in their order; *body* is one we encoded."""
-    if type_url != ROUTES:
-        return {WHOLE: body}
+    return _cut(body) if type_url == ROUTES else {WHOLE: body}
+
+
+@lru_cache(RECENT)
+def _cut(body: bytes) -> Mapping[str, bytes]:
+    """A route configuration in parts; who thinks about a refusal asks for the same ones again and again."""
     frame: list[bytes] = []
     hosts: dict[str, bytes] = {}
     for number, start, value, end in _fields(body):
@@ -29,7 +36,7 @@ def parts_of(type_url: TypeUrl, body: bytes) -> dict[str, bytes]:
             hosts[next(_text(host, NAME_FIELD), "")] = host
         else:
             frame.append(body[start:end])
-    return {WHOLE: b"".join(frame), **hosts}
+    return MappingProxyType({WHOLE: b"".join(frame), **hosts})
 
 
 def joined(type_url: TypeUrl, like: Resource, parts: Mapping[str, bytes]) -> Resource:
