@@ -34,6 +34,7 @@ from shared.report import Report
 
 log = logging.getLogger(__name__)
 
+MOST_NODE = 253  # characters of an Envoy's id that are repeated
 WORDS = {
     CLUSTER: "cluster",
     ENDPOINTS: "endpoints",
@@ -279,7 +280,7 @@ class Feedback:
     # --- what Envoys say ----------------------------------------------------------------------------------
 
     def connected(self, client: str, role: str, node: str) -> None:
-        self._nodes[client] = (role, node)
+        self._nodes[client] = (role, node[:MOST_NODE])
         self._quarantine.connected(client)
         self.stirred.set()
 

@@ -37,10 +37,10 @@ from shared.errors import ConsulConflict, ConsulError
 log = logging.getLogger(__name__)
 
 MOST_RECORDS = 200  # of all replicas
-MOST_TOLD = 32  # of one replica
+MOST_TOLD, MOST_TOLD_BYTES = 32, 64 * 1024  # of one replica
 MOST_STAND_IN = 16 * 1024  # bytes, compressed; of a larger one each replica takes its own
 MOST_INFLATED = 4 * 2**20
-MOST_TOGETHER = 8  # records a transaction: with all their bytes they stay under what Consul takes
+MOST_TOGETHER = 6  # records a transaction: with all their bytes they stay under what Consul takes
 BURST, ANOTHER_AFTER = 10, 5.0  # writes at once, and seconds until there may be one more
 GAP = 0.1  # seconds between two writes
 CHECK = 5.0  # seconds between looks at who is still there
@@ -113,6 +113,7 @@ class Hearsay:
         self._synced = synced
         self._records: dict[str, Known] = {}
         self._gone: dict[str, tuple[Known, float]] = {}  # records that are deleted, and until when they count
+        self._strange: set[str] = set()  # keys that we cannot read, of a gloo of another version, say
         self._told: dict[str, tuple[tuple[Told, ...], int]] = {}
         self._first: dict[Told, float] = {}  # what Envoys here refuse, and since when
         self._absent: dict[str, float] = {}  # keys of replicas that are gone, and since when
@@ -131,6 +132,7 @@ class Hearsay:
                 if (known := self._records.pop(key, None)) is not None:
                     self._gone[key] = (known, time.monotonic() + LINGER)
                 self._told.pop(key, None)
+                self._strange.discard(key)
             for row in change.changed:
                 self._take(row)
             self._hear()
@@ -146,8 +148,10 @@ class Hearsay:
         except (ValueError, LookupError, TypeError, AttributeError, zlib.error) as error:
             log.warning("not a refusal", extra={"key": row.key, "error": str(error)})
             self._records.pop(row.key, None)
+            self._strange.add(row.key)
             return
         self._gone.pop(row.key, None)
+        self._strange.discard(row.key)
         ago = max(0.0, time.time() - record.since)
         self._records[row.key] = Known(record, row.index, time.monotonic() - ago)
 
@@ -203,12 +207,13 @@ class Hearsay:
         """What makes Consul say what we know."""
         held = {self._key(each.version): each for each in self._feedback.all_held}
         over = self._over()
-        for key, known in self._records.items():
+        for key, stored in self._records.items():
             if key in over:
-                yield DeleteCas(key, known.index)
-            elif (record := self._amended(known.record, held.get(key))) != known.record:
-                yield Cas(key, pack(record), known.index)
-        fresh = [key for key, each in held.items() if key not in self._records and not each.elsewhere]
+                yield DeleteCas(key, stored.index)
+            elif (record := self._amended(stored.record, held.get(key))) != stored.record:
+                yield Cas(key, pack(record), stored.index)
+        known = self._records.keys() | self._strange
+        fresh = [key for key, each in held.items() if key not in known and not each.elsewhere]
         room = max(0, MOST_RECORDS - len(self._records))
         if (full := len(fresh) > room) and not self._full:
             log.warning("more is refused than replicas tell each other", extra={"records": MOST_RECORDS})
@@ -228,18 +233,18 @@ class Hearsay:
 
     def _amended(self, record: Record, held: Held | None) -> Record:
         """The record as we would have it."""
-        if not record.accepted and self._feedback.approves(record.version):
+        if record.accepted or self._feedback.approves(record.version):
             return replace(record, accepted=True)
+        mine, serving = record.owner == self._me, self._feedback.serves(record.version.place.role)
+        if mine and not serving:
+            return replace(record, owner="")
         if held is None:
             return record
-        mine, serving = record.owner == self._me, self._feedback.serves(record.version.place.role)
         good = carried(held.good)
         if good is not None and good != record.good and (record.good is None or not good):
             record = replace(record, good=good)
         if mine and not held.elsewhere:
             record = replace(record, node=held.blame.node, text=held.blame.text)
-        if mine and not serving:
-            return replace(record, owner="")
         if serving and not self._alive(record.owner):
             return replace(record, owner=self._me, since=time.time())
         return record
@@ -264,7 +269,10 @@ class Hearsay:
         told = {Told(Place(each.role, each.type_url, each.name), each.node, each.text) for each in refused}
         self._first = {each: first.get(each, now) for each in told}
         lasting = sorted(each for each, since in self._first.items() if now >= since + TOLD_AFTER)
-        if (fresh := tuple(lasting[:MOST_TOLD])) and fresh != listed:
+        fresh = tuple(lasting[:MOST_TOLD])
+        while len(pack_told(fresh)) > MOST_TOLD_BYTES:
+            fresh = fresh[: len(fresh) // 2]
+        if fresh and fresh != listed:
             yield Cas(self._own_key, pack_told(fresh), index)
         elif listed and not fresh:
             yield DeleteCas(self._own_key, index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
@@ -11,8 +12,17 @@ import pytest
 
 from services.gloo import hearsay
 from services.gloo.feedback import Feedback
-from services.gloo.hearsay import MOST_RECORDS, MOST_STAND_IN, Hearsay, Record, carried, pack, unpack
-from services.gloo.quarantine import Place, Version
+from services.gloo.hearsay import (
+    MOST_RECORDS,
+    MOST_STAND_IN,
+    MOST_TOLD_BYTES,
+    Hearsay,
+    Record,
+    carried,
+    pack,
+    unpack,
+)
+from services.gloo.quarantine import RETRY_SECONDS, Place, Version
 from services.gloo.resources import CLUSTER, ENDPOINTS, Resource, Resources, Snapshot, resource
 from services.gloo.xds.cache import Cache
 from shared.consul.client import Consul
@@ -35,7 +45,8 @@ class Replica:
         self.consul = consul
         self.told: list[str] = []
         self.cache = Cache()
-        self.feedback = Feedback(self.told.append, self.cache)
+        self.now = time.monotonic()
+        self.feedback = Feedback(self.told.append, self.cache, clock=lambda: self.now)
         self.members = Members(consul, "gloo/_members/gloo/", name)
         self.leading = leading
         self.synced = asyncio.Event()
@@ -165,6 +176,25 @@ async def test_a_refusal_that_nobody_has_an_envoy_for_waits_for_one(consul_serve
         assert (a.served(), a.said()) == ([b"good"], [SAID])
 
 
+async def test_an_owner_that_tries_again_as_its_last_envoy_goes_gives_up_and_holds_on(
+    consul_server: ConsulServer,
+) -> None:
+    async with replica(consul_server, "a") as a, replica(consul_server, "b") as b:
+        b.want(BAD)
+        a.poisoned()
+        await eventually(b.said)
+        a.now += RETRY_SECONDS
+
+        a.feedback.disconnected("1")
+        await eventually(lambda: a.served() == [b"bad"])
+
+        await eventually(lambda: a.served() == [b"good"])
+        assert [record.owner for record in await records(consul_server)] == [""]
+        b.feedback.connected("2", ROLE, "envoy-1")
+        await eventually(lambda: records(consul_server), until=lambda found: found[0].owner == "b:1")
+        assert a.served() == b.served() == [b"good"]
+
+
 async def test_what_nobody_wants_and_nobody_owns_the_leader_takes_away(consul_server: ConsulServer) -> None:
     async with replica(consul_server, "a") as a:
         a.poisoned()
@@ -234,6 +264,16 @@ async def test_an_envoy_that_refuses_everything_does_not_flood_consul(consul_ser
             indexes = {row["ModifyIndex"] for row in (await consul.kv.list(PREFIX))[1]}
 
     assert len(indexes) <= hearsay.BURST + 2
+
+
+async def test_long_words_are_told_of_as_many_as_fit(consul_server: ConsulServer) -> None:
+    many = [resource(f"cluster-{number}", b"x", [UPSTREAM]) for number in range(40)]
+    async with replica(consul_server, "a") as a:
+        a.feedback.connected("1", ROLE, "envoy" * 1000)
+        a.feedback.nacked("1", ROLE, ENDPOINTS, "v", tuple(many), "\0" * 2000)
+
+        (value,) = (await eventually(lambda: stored(consul_server), until=bool)).values()
+        assert 10_000 < len(value) <= MOST_TOLD_BYTES
 
 
 async def test_what_others_wrote_there_harms_nobody(
