@@ -28,7 +28,6 @@ __all__ = ["DEFAULTS", "PrefixChange", "WatchOptions", "WatchState", "watch_pref
 
 log = logging.getLogger(__name__)
 
-PART_GAP = 0.1
 KEYS_GAP = 1.0
 SPARE_PARTS = 4
 ROW_OVERHEAD = 150
@@ -95,7 +94,7 @@ class _PrefixWatch:
         """The changes, until the prefix has grown so large that ``ledgers`` are cut into parts."""
         whole = Part(self._prefix)
         (ledger,) = self.ledgers.values()
-        async with aclosing(self._follow(whole, ledger, self._options)) as readings:
+        async with aclosing(self._follow(whole, ledger)) as readings:
             async for reading in readings:
                 if reading.change is not None:
                     yield reading.change
@@ -104,7 +103,6 @@ class _PrefixWatch:
 
     async def in_parts(self) -> AsyncGenerator[PrefixChange, None]:
         """The changes of all parts, until the parts fit no longer and ``ledgers`` are joined again."""
-        options = replace(self._options, min_gap=max(self._options.min_gap, PART_GAP))
         sizes: dict[Part, tuple[int, int]] = {}
         pending: dict[asyncio.Task[_PartRead | _Keys], AsyncGenerator[_PartRead | _Keys, None]] = {}
 
@@ -122,14 +120,14 @@ class _PrefixWatch:
                         changes.append(reading.change)
                 else:
                     for part in self._parts_beside(reading):
-                        follow(self._follow(part, self.ledgers[part], options))
+                        follow(self._follow(part, self.ledgers[part]))
                 follow(readings)
             return changes
 
         try:
             follow(self._keys())
             for part, ledger in self.ledgers.items():
-                follow(self._follow(part, ledger, options))
+                follow(self._follow(part, ledger))
             while self._fit(sizes):
                 done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 if changes := take(done):
@@ -147,16 +145,14 @@ class _PrefixWatch:
         if changes:
             yield merged(changes)
 
-    async def _follow(
-        self, part: Part, ledger: Ledger, options: WatchOptions
-    ) -> AsyncGenerator[_PartRead, None]:
+    async def _follow(self, part: Part, ledger: Ledger) -> AsyncGenerator[_PartRead, None]:
         """Each reading of one part."""
 
         async def list_part(index: int, consistency: Consistency) -> Listing:
             return await self._kv.read(
                 part.text,
                 index=index,
-                wait=options.wait,
+                wait=self._options.wait,
                 consistency=consistency,
                 exact=part.exact,
                 watching=True,
@@ -180,7 +176,7 @@ class _PrefixWatch:
 
         pace = Pace()
         async with aclosing(
-            reads(read, pace, options=options, state=self._state, wait=self._wait)
+            reads(read, pace, options=self._options, state=self._state, wait=self._wait)
         ) as listings:
             async for listing in listings:
                 began = time.monotonic()
@@ -191,6 +187,7 @@ class _PrefixWatch:
                 self._state.held_reads += bool(ledger.held)
                 self._state.objects = sum(len(each.known) for each in self.ledgers.values())
                 pace.worked = time.monotonic() - began
+                pace.parts = len(self.ledgers)
                 yield _PartRead(part, listing, change)
 
     @asynccontextmanager

@@ -25,6 +25,7 @@ from shared.errors import ConsulDenied, ConsulError, ConsulRefused, ConsulUnavai
 log = logging.getLogger(__name__)
 
 EARLY = 0.9  # of the wait
+MOST_FOR_OTHERS = 0.1  # seconds that one part of a watch pauses so that all parts take no more time than one
 
 
 class Holding(Protocol):
@@ -68,7 +69,7 @@ class WatchOptions:
     max_backoff: float = 10.0
     denied_pause: float = 10.0
     consistency: Consistency = "default"
-    split_above: int = 2_000_000
+    split_above: int = 500_000
     join_below: int = 256_000
     most_parts: int = 28
 
@@ -112,9 +113,11 @@ R = TypeVar("R", bound=Read)
 
 @dataclass(slots=True)
 class Pace:
-    """What the taker of an answer tells the loop: how long it worked, and what it made of the answer."""
+    """What the taker of an answer tells the loop: how long it worked, what it made of the answer, and how
+    many parts the watch has."""
 
     worked: float = 0.0
+    parts: int = 1
     fruitless: bool = False
     doubtful: bool = False
 
@@ -162,7 +165,8 @@ async def reads(
             index = 0
             await asyncio.sleep(options.hold_pause)
             continue
-        gap = max(4 * (answer.spent + pace.worked), options.min_gap)
+        gap = 4 * (answer.spent + pace.worked)
+        gap = max(gap, min(gap * pace.parts, MOST_FOR_OTHERS), options.min_gap)
         if fruitless:
             gap = max(gap, options.min_gap * 2.0 ** min(fruitless, 20))
         await asyncio.sleep(max(0.0, done + min(gap, options.max_gap) - time.monotonic()))
