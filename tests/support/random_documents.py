@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 from protos._generated.schema import ENUMS, MESSAGES
+from services.gloo.translator.ssl import CIPHERS, CURVES
 from services.gloo.translator.supported import FIELDS_READ, PACKAGE, is_read
 
 TEXTS = [
@@ -134,15 +135,32 @@ USUAL: dict[str, list[Any]] = {
     "maxTokens": [1, 100],
     "tokensPerFill": [1, 5],
     "fillInterval": SOON,
+    "memoryLevel": [1, 9],
+    "windowBits": [9, 15],
+}
+USUAL |= {
+    "sniDomains": ["a.com", "*.b.com", "c.com"],
+    "verifySubjectAltName": ["a.com", "10.0.0.1", "spiffe://a/b"],
+    "alpnProtocols": ["h2", "http/1.1"],
+    "cipherSuites": sorted(CIPHERS),
+    "ecdhCurves": list(CURVES),
+    "tlsCert": ["/etc/cert.pem"],
+    "tlsKey": ["/etc/key.pem"],
+    "rootCa": ["/etc/ca.pem"],
+    "clusterName": ["sds_server"],
+    "certificatesSecretName": ["pair"],
+    "transportSocketConnectTimeout": SOON,
 }
 NEEDED = {"header", "destination", "hosts", "pattern", "resetHeaders", "destinations", "single", "multi"}
 NEEDED |= {"routeAction", "redirectAction", "directResponseAction", "upstream", "consul", "static"}
+NEEDED |= {"defaultValue", "defaultLimit"}
 SINGLE = {"healthChecks"}  # lists of one, says Envoy
 NOT_MADE = {"metadata", "metadataStatic", "status", "namespacedStatuses", "discoveryMetadata"}
 
 
 def random_case(seed: int) -> dict[str, Any]:
-    """A case for ``tests.support.golden``: a virtual host of some routes, upstreams and a group.
+    """A case for ``tests.support.golden``: a virtual host of some routes and its listener's options,
+    upstreams and a group.
 
     Every other one is calm, and so mostly accepted.
     """
@@ -152,7 +170,24 @@ def random_case(seed: int) -> dict[str, Any]:
     upstreams = [message("Upstream", random) | {"metadata": named(name)} for name in ("a", "b")]
     upstreams.append({"metadata": named("consul"), "consul": {"serviceName": "web", "serviceTags": ["v1"]}})
     groups = [message("UpstreamGroup", random) | {"metadata": named("a")}]
-    return {"virtualHost": host, "upstreams": upstreams, "upstreamGroups": groups}
+    options = message("HttpListenerOptions", random) if random.random() < 0.3 else {}
+    return {"virtualHost": host, "listenerOptions": options, "upstreams": upstreams, "upstreamGroups": groups}
+
+
+def random_tls_case(seed: int) -> dict[str, Any]:
+    """A case with a listener of some TLS configurations, and most of the secrets they name."""
+    random = Case(seed)
+    route = {"matchers": [{"prefix": "/"}], "directResponseAction": {"status": 200}}
+    listener = {
+        "name": "tls",
+        "bindAddress": "::",
+        "bindPort": 8443,
+        "httpListener": {"virtualHosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+        "sslConfigurations": [message("SslConfig", random) for _ in range(random.randint(1, 3))],
+    }
+    known = {"ns.a": {"pair": True}, "ns.b": {"pair": True, "trusted": True}}
+    known["ns.consul"] = {"pair": True, "trusted": True, "staple": True}
+    return {"proxy": {"listeners": [listener]}, "secrets": known}
 
 
 class Case(Random):

@@ -159,11 +159,15 @@ def tls_context(
 
 
 def material(config: gloo.SslConfig | gloo.UpstreamSslConfig, scope: Scope) -> Material:
-    if config.ssl_files is not None:
-        return in_files(config.ssl_files, scope)
+    """What *config* names; nothing when there is a mistake in it."""
     if config.secret_ref is not None:
         return in_secret(config.secret_ref, scope)
-    return at_service(config.sds, scope) if config.sds is not None else Material()
+    before, found = len(scope.report.errors), Material()
+    if config.ssl_files is not None:
+        found = in_files(config.ssl_files, scope)
+    elif config.sds is not None:
+        found = at_service(config.sds, scope)
+    return found if len(scope.report.errors) == before else Material()
 
 
 def in_files(files: gloo.SslFiles, scope: Scope) -> Material:
@@ -310,7 +314,7 @@ def tls_parameters(given: gloo.SslParameters, scope: Scope, path: str) -> tls.Tl
         tls_minimum_protocol_version=tls.TlsParametersTlsProtocol(given.minimum_protocol_version),
         tls_maximum_protocol_version=tls.TlsParametersTlsProtocol(given.maximum_protocol_version),
         cipher_suites=given.cipher_suites,
-        ecdh_curves=given.ecdh_curves,
+        ecdh_curves=list(dict.fromkeys(given.ecdh_curves)),  # Envoy refuses one that stands there twice
     )
     return made if made != tls.TlsParameters() else None
 
