@@ -33,6 +33,8 @@ from shared.telemetry.metrics import Metrics
 log = logging.getLogger(__name__)
 
 COLLECT_SECONDS = 300.0
+STATUS_PAUSE = 0.1
+"""Seconds between two rounds of statuses in a burst: each wakes the watches that are to hear of edits."""
 REPORT_LINGER = 0.05
 """Seconds that findings wait: gloo mostly has its say within them, so that one status does for both, and an
 edit has its way to Envoy to itself."""
@@ -179,7 +181,7 @@ class Pipeline:
 
     async def report(self) -> None:
         """Say what is found, for ever."""
-        settle = Settle()
+        settle = Settle(least=STATUS_PAUSE)
         while True:
             await self._inputs.news.wait()
             await asyncio.sleep(REPORT_LINGER)

@@ -13,39 +13,40 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from types import TracebackType
 
 
 class Settle:
-    """Spaces out the handling of changes: after one there is a pause of the time it took.
+    """Spaces out the handling of changes: after one there is a pause of the processor time it took.
 
-    So cheap handling follows every change closely, dear handling takes up to half of the time however dense
-    the burst, and the changes that come meanwhile are handled as one. The pause is *least* seconds at least,
-    *most* at most; a change that comes after it is handled at once.
+    So cheap handling follows every change closely, dear handling takes up to half of a processor however
+    dense the burst, and the changes that come meanwhile are handled as one. The pause is *least* seconds at
+    least, *most* at most; a change that comes after it is handled at once.
     """
 
-    __slots__ = ("_began", "_least", "_most", "_next")
+    __slots__ = ("_least", "_most", "_next", "_used")
 
     def __init__(self, least: float = 0.01, most: float = 0.5) -> None:
         self._least = least
         self._most = most
-        self._began = 0.0
+        self._used = 0.0
         self._next = float("-inf")
 
     def delay(self, now: float) -> float:
         """Seconds to wait before handling a change seen at *now*."""
         return max(self._next - now, 0.0)
 
-    def handled(self, began: float, ended: float) -> None:
-        self._next = ended + min(max(ended - began, self._least), self._most)
+    def handled(self, now: float, used: float) -> None:
+        """A handling that *used* so many seconds of processor time has ended."""
+        self._next = now + min(max(used, self._least), self._most)
 
     async def __aenter__(self) -> None:
-        clock = asyncio.get_running_loop().time
-        if wait := self.delay(clock()):
+        if wait := self.delay(asyncio.get_running_loop().time()):
             await asyncio.sleep(wait)
-        self._began = clock()
+        self._used = time.thread_time()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.handled(self._began, asyncio.get_running_loop().time())
+        self.handled(asyncio.get_running_loop().time(), time.thread_time() - self._used)

@@ -13,10 +13,10 @@ def test_the_first_change_after_quiet_is_handled_at_once() -> None:
     assert settle.delay(100.0) == 0.0
 
 
-def test_after_a_handling_there_is_a_pause_of_the_time_it_took() -> None:
+def test_after_a_handling_there_is_a_pause_of_the_processor_time_it_took() -> None:
     settle = Settle(least=0.01, most=0.5)
 
-    settle.handled(1.0, 1.1)
+    settle.handled(1.1, 0.1)
 
     assert settle.delay(1.1) == pytest.approx(0.1)
     assert settle.delay(1.15) == pytest.approx(0.05)
@@ -27,9 +27,9 @@ def test_after_a_handling_there_is_a_pause_of_the_time_it_took() -> None:
 def test_the_pause_has_a_floor_and_a_ceiling(took: float, pause: float) -> None:
     settle = Settle(least=0.01, most=0.5)
 
-    settle.handled(0.0, took)
+    settle.handled(5.0, took)
 
-    assert settle.delay(took) == pytest.approx(pause)
+    assert settle.delay(5.0) == pytest.approx(pause)
 
 
 async def test_handling_twice_in_a_row_waits_between() -> None:
@@ -41,6 +41,14 @@ async def test_handling_twice_in_a_row_waits_between() -> None:
         second = clock()
 
     assert second - first >= 0.019
+
+
+async def test_waiting_is_no_work() -> None:
+    settle = Settle(least=0.0)
+    async with settle:
+        await asyncio.sleep(0.2)
+
+    assert settle.delay(asyncio.get_running_loop().time()) < 0.1
 
 
 async def test_a_handling_that_fails_counts_too() -> None:
