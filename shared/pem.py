@@ -33,6 +33,8 @@ def _pair_problem(cert_chain: str, private_key: str) -> str | None:
     except ssl.SSLError as error:
         if "MISMATCH" in (error.reason or ""):
             return "certChain and privateKey do not belong together"
+        if "TOO_SMALL" in (error.reason or ""):
+            return "certChain: its key is too short; RSA takes 2048 bits at least"
         return "privateKey: no key in PEM, or one with a passphrase"
     return None
 

@@ -136,6 +136,13 @@ async def test_a_missing_or_wrong_secret_costs_only_who_refers_to_it(site: Site)
         "Rejected", "VirtualService", "dogs", saying="certChain and privateKey do not belong together"
     )
     assert (await site.get(DOGS)).shows(dogs), "the last good version stays"
+
+    await site.store("dogs", site.authority.issue("odd", f"DNS:{DOGS}", curve="secp224r1"))
+    await site.stack.status_is(
+        "Rejected", "VirtualService", "dogs", saying="refused secret secret:gloo-system/dogs"
+    )
+    assert (await site.get(DOGS)).shows(dogs), "Envoy keeps what it has"
+
     await site.vault.delete("gloo-system", "dogs")
     await site.stack.status_is("Rejected", "VirtualService", "dogs", saying="not in Vault")
     assert (await site.get(DOGS)).shows(dogs)

@@ -56,6 +56,16 @@ def test_a_key_of_another_certificate_or_with_a_passphrase_is_told(tmp_path: Pat
     )
 
 
+def test_a_short_key_is_told(tmp_path: Path) -> None:
+    files = ("-keyout", tmp_path / "key", "-out", tmp_path / "cert")
+    command = ("openssl", "req", "-x509", "-newkey", "rsa:1024", "-nodes", "-subj", "/CN=short", *files)
+    subprocess.run(command, capture_output=True, check=True)
+
+    found = pem_problem((tmp_path / "cert").read_text(), (tmp_path / "key").read_text(), "")
+
+    assert found == "certChain: its key is too short; RSA takes 2048 bits at least"
+
+
 def test_systems_without_files_in_memory_can_do_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(pem.os, "memfd_create", raising=False)
 

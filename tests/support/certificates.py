@@ -31,14 +31,16 @@ class Authority:
     def cert(self) -> Path:
         return self._own.cert
 
-    def issue(self, name: str, *alternative_names: str, days: int = 2) -> Certificate:
+    def issue(
+        self, name: str, *alternative_names: str, days: int = 2, curve: str = "prime256v1"
+    ) -> Certificate:
         """A certificate for *alternative_names* (``DNS:…``, ``URI:…``, ``IP:…``); the one of that name before
         is replaced. With negative *days* it has expired."""
         made, request, extensions = self._paths(name), self._directory / "csr", self._directory / "ext"
         extensions.write_text(
             f"subjectAltName={','.join(alternative_names)}\n" if alternative_names else "\n"
         )
-        _openssl("req", *_new_key(made), "-subj", f"/CN={name}", "-out", request)
+        _openssl("req", *_new_key(made, curve), "-subj", f"/CN={name}", "-out", request)
         signer = ("-CA", self.cert, "-CAkey", self._own.key, "-CAcreateserial")
         _openssl(
             "x509", "-req", "-in", request, *signer, "-extfile", extensions, "-days", days, "-out", made.cert
@@ -78,8 +80,8 @@ def any_pair() -> tuple[str, str, bytes]:
         return made.cert.read_text(), made.key.read_text(), authority.staple(made).read_bytes()
 
 
-def _new_key(certificate: Certificate) -> tuple[str | Path, ...]:
-    elliptic = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+def _new_key(certificate: Certificate, curve: str = "prime256v1") -> tuple[str | Path, ...]:
+    elliptic = ("-newkey", "ec", "-pkeyopt", f"ec_paramgen_curve:{curve}")
     return (*elliptic, "-nodes", "-keyout", certificate.key)
 
 
