@@ -59,7 +59,7 @@ format: setup ## mend formatting and what lint can mend
 e2e: setup ## the stories against real Consul, Envoy and our processes
 	$(BIN)/pytest -m "e2e and not soak"
 
-bench: setup ## write-to-live times beside a control plane that does nothing
+bench: setup ## write-to-live times, bursts, starts, fan-out, beside a control plane that does nothing
 	$(BIN)/python -m benchmarks
 
 soak: setup ## the long tests

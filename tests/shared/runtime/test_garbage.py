@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from shared.runtime.garbage import Garbage
+from shared.runtime.garbage import FEW, Garbage
 
 
 class Knot:
@@ -32,12 +32,21 @@ def test_nothing_is_collected_by_itself_before_all_is_ready(garbage: Garbage) ->
 
 
 def test_the_little_that_gathers_while_waiting_is_collected(garbage: Garbage) -> None:
-    gc.collect()
     knot = weakref.ref(Knot())
 
     garbage.look(ready=False)
 
     assert knot() is None
+
+
+def test_much_that_was_built_while_waiting_is_taken_out_of_the_rounds(garbage: Garbage) -> None:
+    before = gc.get_freeze_count()
+    built: list[list[int]] = [[] for _ in range(2 * FEW)]
+
+    garbage.look(ready=False)
+
+    assert gc.get_freeze_count() - before >= len(built)
+    assert gc.get_count()[0] < FEW
 
 
 def test_what_was_built_by_the_time_all_is_ready_is_out_of_the_rounds(garbage: Garbage) -> None:
