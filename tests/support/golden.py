@@ -2,8 +2,8 @@
 
 A case is a mapping with any of ``proxy``, ``upstreams``, ``upstreamGroups``, ``settings`` and ``endpoints``
 (by cluster). ``routes`` or ``virtualHost`` alone stand for a Proxy with one listener and one virtual host
-``gloo-system.default``; its listener is then left out of the result. Filters that a listener does not use
-are in the result only with ``everyFilter: true``.
+``gloo-system.default``; its listener, with ``listenerOptions``, is then left out of the result. HTTP filters
+that a listener does not use are in the result only with ``everyFilter: true``.
 """
 
 from __future__ import annotations
@@ -134,7 +134,8 @@ def _proxy(case: Mapping[str, Any]) -> Any:
     }
     host.setdefault("routes", case.get("routes", []))
     listening = {"name": "listener-::-8080", "bindAddress": "::", "bindPort": 8080}
-    return {"listeners": [{**listening, "httpListener": {"virtualHosts": [host]}}]}
+    http = {"virtualHosts": [host], "options": case.get("listenerOptions", {})}
+    return {"listeners": [{**listening, "httpListener": http}]}
 
 
 def _all(kind: type[Any], documents: Sequence[object]) -> list[Any]:
