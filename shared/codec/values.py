@@ -249,6 +249,8 @@ def _part(value: dict[str, Any], key: str, convert: Convert, path: Path, found: 
 
 def _struct(target: Any) -> Convert:
     def read(value: Any, path: Path, found: Findings) -> Any:
+        if target is not None and type(value) is target:
+            return value  # one made before
         if not isinstance(value, dict):
             return found.expected(path, "a mapping", value)
         if target is None:

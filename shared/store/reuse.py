@@ -11,6 +11,8 @@ import re
 from functools import cache
 from typing import Any
 
+from protos._generated.google.protobuf import Struct
+
 _CONTRACT = ("protos._generated.gloo.solo.io", "protos._generated.gateway.solo.io")
 _CAPITAL = re.compile(r"(?<=[a-z0-9])([A-Z])")
 
@@ -32,6 +34,8 @@ def _of_dict(new: dict[str, Any], old: dict[str, Any], message: Any) -> tuple[di
             out[name] = made if equal else out[name]
         else:
             equal = bool(value == before)
+            if equal and type(made) is Struct:
+                out[name] = made
         same = same and equal
     return out, same
 

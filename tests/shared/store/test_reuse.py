@@ -69,6 +69,19 @@ def test_one_changed_route_is_the_only_one_decoded() -> None:
     assert third[0] is third[1]
 
 
+def test_free_form_parts_are_reused_beside_what_changed() -> None:
+    old = proxy(host("a", "/1"))
+    old["listeners"][0]["metadata"] = {"sources": [{"kind": "Gateway"}]}
+    new = copy.deepcopy(old)
+    new["listeners"][0]["bindPort"] = 81
+    before = decoded(old)
+
+    after = decoded(reuse(new, old, before))
+
+    assert after == decoded(new)
+    assert after.listeners[0].metadata is before.listeners[0].metadata
+
+
 def test_a_member_that_comes_or_goes_leaves_its_neighbours() -> None:
     two, three = proxy(host("a"), host("c")), proxy(host("a"), host("b"), host("c"))
     message = decoded(two)
