@@ -112,7 +112,7 @@ class Translation:
         if self._adopted:
             touched |= self.objects.keys()
         replan = self._adopted or bool(gateways) or not self._same_services(changed)
-        touched |= self._place(services, replan=replan)
+        touched |= yield from self._place(services, replan=replan)
         self._adopted = False
         touched |= {Source(kind, ref) for kind, ref in gateways if isinstance(ref, Ref)}
         yield from self._promote(touched)
@@ -213,7 +213,7 @@ class Translation:
             if kind == VS
         )
 
-    def _place(self, differing: Iterable[Unit], *, replan: bool) -> set[Source]:
+    def _place(self, differing: Iterable[Unit], *, replan: bool) -> Steps[set[Source]]:
         """Choose a version of every virtual service and give it its place."""
         refs = {_ref(unit) for unit in differing}
         if not replan and not self._losing:
@@ -224,9 +224,9 @@ class Translation:
                 self._chosen |= cast("dict[Ref, Part]", fresh)
                 self._edited |= refs
                 return set()
-        return self._replan()
+        return (yield from self._replan())
 
-    def _replan(self) -> set[Source]:
+    def _replan(self) -> Steps[set[Source]]:
         """Plan with the versions as written; whoever loses its place goes back to its last good version."""
         losing, conflicts, touched = frozenset[Ref](), dict[Source, Report](), set[Source]()
         gateways = {_ref(unit): self._gateway(unit) for unit in self.gateways.values}
@@ -236,7 +236,9 @@ class Translation:
                 for _, ref in self.services.values
                 if isinstance(ref, Ref) and (part := self._choose(ref, losing)) is not None
             }
+            yield
             planned = plan(gateways, {ref: part.traits for ref, part in chosen.items()}, self._before)
+            yield
             for source, report in planned.conflicts.items():
                 report_of(conflicts, source).add(report)
             again = {ref for ref in planned.losers - losing if self._has_other(ref, chosen[ref])}
