@@ -407,7 +407,12 @@ async def test_slow_answers_are_cut_off(world: World) -> None:
         world.ask("time", "/grpc", grpc_timeout="50m"),
     )
 
+    head = "POST /idle HTTP/1.1\nhost: time.example.com\ncontent-length: 5"
+    unfinished, _, writer = await world.connect(head)
+    writer.close()
+
     assert (idle.status, idle.text) == (504, "stream timeout")
+    assert unfinished.split()[1] == "408"
     assert stream.status == 504
     assert grpc.status == 504
 
