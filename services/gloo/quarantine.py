@@ -424,9 +424,7 @@ class Quarantine:
 
     def _apply(self, place: Place, shelf: Shelf, wanted: Resource) -> None:
         """Hold what others have heard refused, and let go of what one of their Envoys has accepted."""
-        parts = parts_of(place.type_url, wanted.body)
-        good = shelf.good.get(place.name)
-        proven = parts_of(place.type_url, good.body) if good and place.name not in shelf.assumed else {}
+        parts, good = parts_of(place.type_url, wanted.body), shelf.good.get(place.name)
         case = shelf.cases.setdefault(place.name, Case())
         for version, heard in self._heard.get(place, {}).items():
             if not _is(version, parts):
@@ -434,7 +432,7 @@ class Quarantine:
             held = case.held.get(version.part)
             if heard.accepted or version in self.approved:
                 self._let_go(case, version)
-            elif held is None and _is(version, proven):
+            elif held is None and _proven(shelf, version):
                 self.approved.add(version)
             elif held is not None or heard.held.elsewhere:
                 case.held[version.part] = _agreed(held, heard.held, good, wanted)
@@ -453,9 +451,10 @@ class Quarantine:
 
     def _approve(self, shelf: Shelf, place: Place, resource: Resource) -> bool:
         """Note which of the versions heard of a client has accepted; whether one was held here."""
-        parts, moved = parts_of(place.type_url, resource.body), False
-        for version, heard in self._heard[place].items():
-            if not heard.accepted and _is(version, parts):
+        doubtful = [version for version, heard in self._heard[place].items() if not heard.accepted]
+        parts, moved = parts_of(place.type_url, resource.body) if doubtful else {}, False
+        for version in doubtful:
+            if _is(version, parts):
                 self.approved.add(version)
                 if (case := shelf.cases.get(place.name)) is not None:
                     moved |= self._let_go(case, version)
@@ -604,6 +603,14 @@ def accused(text: str, parts: Mapping[str, bytes]) -> set[str]:
 def _is(version: Version, parts: Mapping[str, bytes]) -> bool:
     body = parts.get(version.part)
     return body is not None and part_digest(body) == version.digest
+
+
+def _proven(shelf: Shelf, version: Version) -> bool:
+    """Whether it is in what an Envoy has accepted last."""
+    place, good = version.place, shelf.good.get(version.place.name)
+    if good is None or place.name in shelf.assumed:
+        return False
+    return _is(version, parts_of(place.type_url, good.body))
 
 
 def _agreed(held: Held | None, heard: Held, good: Resource | None, wanted: Resource) -> Held:
