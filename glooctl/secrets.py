@@ -8,7 +8,7 @@ import os
 import ssl
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
@@ -70,7 +70,7 @@ class VaultAddress:
     """Where Vault is, who we are there, and where in it secrets are."""
 
     address: str
-    token: str
+    token: str = field(repr=False)
     prefix: str = "secret"
     root: str = "gloo"
     namespace: str = ""

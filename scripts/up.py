@@ -289,6 +289,7 @@ def welcome(run_dir: Path, ports: Mapping[str, int]) -> str:
         service = f"{shown(run_dir)}/petstore-service.json"
     return f"""\
    HTTP through Envoy   {here}:{ports["HTTP_PORT"]}
+   HTTPS                https://127.0.0.1:{ports["HTTPS_PORT"]} (once there is a certificate: examples/tls)
    Envoy's admin        {here}:{ports["ENVOY_ADMIN_PORT"]}/config_dump
    Consul               {here}:{ports["CONSUL_PORT"]}/ui
    petstore itself      {here}:{ports["PETSTORE_PORT"]}/api/pets

@@ -11,7 +11,7 @@ import json
 import ssl
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Self
@@ -34,7 +34,7 @@ class VaultConfig:
     """Where Vault is and who we are there. A *token_file* is read anew in each round."""
 
     address: str
-    token: str = ""
+    token: str = field(default="", repr=False)
     token_file: str = ""
     prefix: str = "secret"
     root: str = "gloo"
