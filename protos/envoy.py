@@ -25,6 +25,7 @@ from protos._generated.envoy.extensions.filters.http.router import v3 as router
 from protos._generated.envoy.extensions.filters.listener.proxy_protocol import v3 as proxy_protocol
 from protos._generated.envoy.extensions.filters.listener.tls_inspector import v3 as tls_inspector
 from protos._generated.envoy.extensions.filters.network.http_connection_manager import v3 as hcm
+from protos._generated.envoy.extensions.filters.network.tcp_proxy import v3 as tcp_proxy
 from protos._generated.envoy.extensions.health_check.event_sinks.file import v3 as health_check_file
 from protos._generated.envoy.extensions.http.header_formatters.preserve_case import v3 as preserve_case
 from protos._generated.envoy.extensions.transport_sockets.proxy_protocol import v3 as proxy_protocol_socket
@@ -69,6 +70,7 @@ __all__ = [
     "route",
     "router",
     "status",
+    "tcp_proxy",
     "tls",
     "tls_inspector",
 ]

@@ -14,7 +14,7 @@ from protos import gloo
 from services.gloo.memory import Following, Memory
 from services.gloo.plugin import Policy
 from services.gloo.resources import EMPTY, Resource
-from services.gloo.sanitize import choose_resource, fallback_resources
+from services.gloo.sanitize import fallback_resources
 from services.gloo.translator.cluster import translate_selection, translate_upstream
 from services.gloo.translator.consul import (
     ConsulSelection,
@@ -23,7 +23,7 @@ from services.gloo.translator.consul import (
     upstream_selection,
 )
 from services.gloo.translator.endpoints import Endpoint, translate_endpoints
-from services.gloo.translator.names import cluster_name
+from services.gloo.translator.names import cluster_name, proxy_cluster_name, tunnel_name
 from services.gloo.translator.secret import names_asked_for
 from shared.incremental.units import Key, Steps
 from shared.ref import Ref, Source
@@ -48,12 +48,13 @@ def _nothing(key: Key) -> None:
 
 
 class Clusters:
-    """``clusters``, ``endpoints`` and ``reports`` are for reading; a broken Upstream keeps its last good
-    cluster."""
+    """``clusters``, ``endpoints``, ``tunnels`` (listeners that lead to Upstreams through a proxy) and
+    ``reports`` are for reading; a broken Upstream keeps its last good cluster."""
 
     def __init__(self, instances: Instances, policy: Policy, memory: Memory) -> None:
         self.clusters = EMPTY
         self.endpoints = EMPTY
+        self.tunnels = EMPTY
         self.reports: dict[Ref, Report] = {}
         self._instances = instances
         self._policy = policy
@@ -61,6 +62,7 @@ class Clusters:
         self._following: dict[str, Following] = {}
         self._followers: defaultdict[str, set[str]] = defaultdict(set)
         self._selections: frozenset[ConsulSelection] = frozenset()
+        self._tunnels_served = EMPTY
         self._looked: dict[Ref, set[Key]] = {}
         self._secrets: dict[str, frozenset[str]] = {}  # by cluster
         if policy.replace_invalid_routes:
@@ -68,8 +70,8 @@ class Clusters:
 
     def put_upstream(
         self, ref: Ref, upstream: gloo.Upstream, get: Callable[[Key], Any] = _nothing
-    ) -> Resource | None:
-        """The cluster of a new or changed Upstream, to hand to ``patch``; its report is kept."""
+    ) -> tuple[list[Resource], list[str]]:
+        """What a new or changed Upstream puts and drops, to hand to ``patch``; its report is kept."""
         name = cluster_name(ref)
         looked = set[Key]()
 
@@ -85,8 +87,19 @@ class Clusters:
             self._follow(name, Following(selection, subset_keys(upstream), (Source("Upstream", ref),)))
         elif made is not None:
             self._unfollow(name)
-        last_good = self.clusters.by_name.get(name) or (self.remembered(ref) if made is None else None)
-        return choose_resource(made, bool(report.errors), last_good)
+        if made is None:
+            return ([] if name in self.clusters.by_name else self.remembered(ref)), []
+        if made.proxy is not None and made.listener is not None:
+            self.tunnels = self.tunnels.patched(put=[made.listener])
+            return [made.cluster, made.proxy], []
+        return [made.cluster], self._close_tunnel(name)
+
+    def _close_tunnel(self, name: str) -> list[str]:
+        """The name of the proxy's cluster, when this one led into a tunnel."""
+        if (tunnel := tunnel_name(name)) not in self.tunnels.by_name:
+            return []
+        self.tunnels = self.tunnels.patched(drop=[tunnel])
+        return [proxy_cluster_name(name)]
 
     def looked_at(self, keys: Set[Key]) -> set[Ref]:
         """The Upstreams to translate again because they looked at one of *keys*."""
@@ -106,26 +119,29 @@ class Clusters:
                 found[name] = found.get(name, frozenset()) | self.clusters.by_name[cluster].sources
         return found
 
-    def remembered(self, ref: Ref) -> Resource | None:
-        """The cluster that a broken Upstream had before the start, to hand to ``patch``."""
+    def remembered(self, ref: Ref) -> list[Resource]:
+        """The clusters that a broken Upstream had before the start, to hand to ``patch``."""
         name = cluster_name(ref)
         known, following = self._memory.cluster(name), self._memory.following(name)
         if known is not None and following is not None:
             self._follow(name, following)
-        return known
+        proxy, tunnel = self._memory.cluster(proxy_cluster_name(name)), self._memory.tunnel(tunnel_name(name))
+        if tunnel is not None:
+            self.tunnels = self.tunnels.patched(put=[tunnel])
+        return [each for each in (known, proxy) if each is not None]
 
     @property
     def following(self) -> Mapping[str, Following]:
         """What the endpoints of clusters are made of, by cluster."""
         return self._following
 
-    def drop_upstream(self, ref: Ref) -> str:
-        """Forget an Upstream; the name of its cluster, to hand to ``patch``."""
+    def drop_upstream(self, ref: Ref) -> list[str]:
+        """Forget an Upstream; the names of its clusters, to hand to ``patch``."""
         name = cluster_name(ref)
         self.reports.pop(ref, None)
         self._look(ref, set())
         self._unfollow(name)
-        return name
+        return [name, *self._close_tunnel(name)]
 
     def select(self, selections: frozenset[ConsulSelection]) -> tuple[list[Resource], list[str]]:
         """What following these `consul` choices, and no other, puts and drops."""
@@ -141,7 +157,7 @@ class Clusters:
     def patch(self, put: Iterable[Resource], drop: Collection[str], services: Set[str]) -> Steps[bool]:
         """Take over clusters, and the endpoints of those and of all that follow *services*, a step each."""
         put = list(put)
-        before = self.clusters, self.endpoints
+        before = self.clusters, self.endpoints, self._tunnels_served
         touched = {resource.name for resource in put if resource.name in self._following}
         touched.update(*(self._followers[service] for service in services if service in self._followers))
         assignments = []
@@ -152,7 +168,9 @@ class Clusters:
         self.clusters = self.clusters.patched(put=put, drop=drop)
         self._note_secrets(put, drop)
         self.endpoints = self.endpoints.patched(put=assignments, drop=gone)
-        return self.clusters is not before[0] or self.endpoints is not before[1]
+        self._tunnels_served = self.tunnels
+        now = self.clusters, self.endpoints, self.tunnels
+        return any(new is not old for new, old in zip(now, before, strict=True))
 
     def _assignment(self, cluster: str) -> Resource:
         following = self._following[cluster]

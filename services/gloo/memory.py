@@ -14,6 +14,7 @@ from services.gloo.parts import parts_of
 from services.gloo.resources import CLUSTER, LISTENER, ROUTES, Resource, Snapshot, TypeUrl
 from services.gloo.translator.consul import ConsulSelection, SubsetKeys
 from services.gloo.translator.endpoints import NO_SUBSETS
+from services.gloo.translator.names import TUNNEL
 from services.gloo.translator.sources import Origin
 from services.gloo.xds.wire import mentions
 from shared.ref import Ref, Source
@@ -52,10 +53,20 @@ class Memory:
             for snapshot in self._snapshots.values()
             for name, each in snapshot.of(CLUSTER).by_name.items()
         }
+        self._tunnels = {
+            name: each
+            for snapshot in self._snapshots.values()
+            for name, each in snapshot.of(LISTENER).by_name.items()
+            if name.startswith(TUNNEL)
+        }
         self._parts: dict[tuple[Ref, str], Mapping[str, bytes]] = {}
 
     def cluster(self, name: str) -> Resource | None:
         return self._clusters.get(name)
+
+    def tunnel(self, name: str) -> Resource | None:
+        """A listener that leads to an Upstream through a proxy; it is the same for all Proxies."""
+        return self._tunnels.get(name)
 
     def following(self, cluster: str) -> Following | None:
         return self._following.get(cluster)
@@ -97,6 +108,7 @@ class Memory:
 
     def forget_clusters(self) -> None:
         self._clusters.clear()
+        self._tunnels.clear()
 
     def _of(self, proxy: Ref, type_url: TypeUrl, name: str) -> Resource | None:
         snapshot = self._snapshots.get(proxy)

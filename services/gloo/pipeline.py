@@ -166,7 +166,7 @@ class Pipeline:
             {
                 CLUSTER: self.clusters.clusters,
                 ENDPOINTS: self.clusters.endpoints,
-                LISTENER: served.listeners,
+                LISTENER: served.listeners.patched(put=self.clusters.tunnels.by_name.values()),
                 ROUTES: served.routes,
                 SECRET: self._secret_sets[ref],
             }
@@ -197,20 +197,21 @@ class Pipeline:
         for ref, stored in changes.put.get(UPSTREAM, {}).items():
             message = self._take(stored, looked_at, outcome)
             if isinstance(message, gloo.Upstream):
-                made = self.clusters.put_upstream(ref, message, self._get)
-                if made is not None:
-                    put.append(made)
+                made, gone = self.clusters.put_upstream(ref, message, self._get)
+                put += made
+                drop += gone
                 outcome.reported.add(stored.source)
             elif stored.message is None and (UPSTREAM.name, ref) not in self._read:
-                put += filter(None, [self.clusters.remembered(ref)])
+                put += self.clusters.remembered(ref)
             await self._breath.take()
         for ref in self.clusters.looked_at(looked_at) - changes.gone.get(UPSTREAM, set()):
-            made = self.clusters.put_upstream(ref, self._read[UPSTREAM.name, ref], self._get)
-            put += filter(None, [made])
+            made, gone = self.clusters.put_upstream(ref, self._read[UPSTREAM.name, ref], self._get)
+            put += made
+            drop += gone
             outcome.reported.add(Source(UPSTREAM.name, ref))
         for ref in changes.gone.get(UPSTREAM, ()):
             self._lose(UPSTREAM, ref, looked_at)
-            drop.append(self.clusters.drop_upstream(ref))
+            drop += self.clusters.drop_upstream(ref)
         for source in [source for source in outcome.reported if source.kind == "Upstream"]:
             self._report(source, self.clusters.reports.get(source.ref), outcome)
         return put, drop

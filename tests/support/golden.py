@@ -97,7 +97,9 @@ def translate_world(
     resources: dict[str, list[Resource]] = {part: [] for part in MESSAGES}
     for ref, upstream in upstreams.items():
         made, reports[Source("Upstream", ref)] = translate_upstream(upstream, policy, read)
-        resources["clusters"] += [made] if made else []
+        if made is not None:
+            resources["clusters"] += filter(None, [made.cluster, made.proxy])
+            resources["listeners"] += filter(None, [made.listener])
     for ref, group in groups.items():
         reports[Source("UpstreamGroup", ref)] = translate_group(group, read, policy)
     if (document := _proxy(case)) is not None:
@@ -175,6 +177,8 @@ def static_resources(worlds: Mapping[str, World], *, port: int = 0) -> dict[str,
             place_routes(each, documents["routes"])
             if socket := each["address"].get("socketAddress"):
                 socket["portValue"] = next(ports)
+            elif pipe := each["address"].get("pipe"):
+                pipe["path"] += name
             listeners.append({**each, "name": f"{name}{each['name']}", "bindToPort": bool(port)})
         for each in documents["clusters"].values():
             if each.get("type") == "EDS":

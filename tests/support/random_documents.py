@@ -91,6 +91,7 @@ USUAL: dict[str, list[Any]] = {
     "domains": ["a.com", "*.b.com", "c.*", "d.com:8080"],
     "httpStatus": [503, 404],
     "status": [200, 404],
+    "httpProxyHostname": ["example.com:443", "[fd00::1]:80", "10.0.0.1:80"],
     "proxyProtocolVersion": ["V1", "V2"],
     "weight": [1, 5, 100],
     "loadBalancingWeight": [1, 2],

@@ -44,8 +44,10 @@ REQUIRED = ("timeout", "interval", *THRESHOLDS)
 def check_health(upstream: gloo.Upstream, scope: Scope) -> Patch:
     fields: dict[str, Any] = {}
     if upstream.health_checks:
-        at = replace(scope, path=join(scope.path, "healthChecks[0]"))
-        fields["health_checks"] = [health_check(upstream.health_checks[0], at, http2=speaks_http2(upstream))]
+        first, at = upstream.health_checks[0], replace(scope, path=join(scope.path, "healthChecks[0]"))
+        fields["health_checks"] = [health_check(first, at, http2=speaks_http2(upstream))]
+        if first.grpc_health_check is not None and upstream.http_proxy_hostname is not None:
+            at.error("grpcHealthCheck", "cannot go with httpProxyHostname; the proxy's hosts are checked")
     for i in range(1, len(upstream.health_checks)):
         scope.error(f"healthChecks[{i}]", "Envoy takes only one health check of an upstream")
     if upstream.ignore_health_on_host_removal:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -22,10 +22,16 @@ from services.gloo.translator.consul import (
     destination_cluster_name,
     subset_keys,
 )
-from services.gloo.translator.names import cluster_name
+from services.gloo.translator.names import cluster_name, proxy_cluster_name
 from services.gloo.translator.patches import Joined, join_patches
 from services.gloo.translator.ssl import tls_socket, upstream_tls
 from services.gloo.translator.supported import refuse_unread
+from services.gloo.translator.tunnel import (
+    entrance_fields,
+    proxy_hosts,
+    proxy_socket,
+    tunnel_listener,
+)
 from shared.codec.encode import encode, pack
 from shared.codec.wellknown import struct_of
 from shared.ref import Ref, Source
@@ -37,38 +43,73 @@ SOCKET_MATCH = "envoy.transport_socket_match"
 HTTPS_PORT = 443
 MAX_WEIGHT = 2**32 - 1
 MAX_SOCKET_PATH = 107  # bytes, says Linux
+# Of the clusters on both sides of a tunnel's listener.
+ON_BOTH_SIDES = ("connect_timeout", "circuit_breakers", "per_connection_buffer_limit_bytes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranslatedUpstream:
+    """An upstream's cluster; where it leads into a tunnel also the listener there and the proxy's cluster."""
+
+    cluster: Resource
+    proxy: Resource | None = None
+    listener: Resource | None = None
 
 
 def translate_upstream(
     upstream: gloo.Upstream, policy: Policy, read: Reader = read_nothing
-) -> tuple[Resource | None, Report]:
-    """The cluster of an upstream, None when something is wrong with it."""
+) -> tuple[TranslatedUpstream | None, Report]:
+    """What Envoy gets of an upstream, None when something is wrong with it."""
     report = Report()
     scope = Scope(path="", report=report, policy=policy, read=read)
     refuse_unread(upstream, report)
     metadata = upstream.metadata or gloo.Metadata()
     ref = Ref(metadata.namespace, metadata.name)
     joined = join_patches("on_upstream", upstream, scope)
-    if upstream.static is not None:
-        own = static_fields(upstream, upstream.static, cluster_name(ref), scope)
-    elif upstream.consul is not None:
-        own = consul_fields(upstream, scope)
-    elif upstream.pipe is not None:
-        own = pipe_fields(upstream, upstream.pipe, cluster_name(ref), scope)
+    name, source = cluster_name(ref), Source("Upstream", ref)
+    tunnelled = upstream.http_proxy_hostname is not None
+    if tunnelled:
+        own = own_fields(proxy_hosts(upstream), proxy_cluster_name(name), scope)
+        own |= proxy_socket(upstream, scope)
+        entrance = entrance_fields(upstream, name, scope)
     else:
-        own = {}
-        if not report.errors:
-            report.error("", "no upstream type; one of static, consul, pipe")
+        own = own_fields(upstream, name, scope)
     if not metadata.name:
         report.error("metadata.name", "required")
     if upstream.circuit_breakers is None:
         default_circuit_breakers(joined, policy, report)
     if report.errors:
         return None, report
-    own = announce_clients(upstream, own)
     with report.collect():
-        return build_cluster(cluster_name(ref), own, joined, Source("Upstream", ref)), report
+        if not tunnelled:
+            return TranslatedUpstream(
+                cluster=build_cluster(name, announce_clients(upstream, own), joined, source)
+            ), report
+        if "eds_cluster_config" in own:
+            own["eds_cluster_config"].service_name = name
+        of_http = Joined(
+            fields={field: joined.fields[field] for field in ON_BOTH_SIDES if field in joined.fields},
+            protocol=joined.protocol,
+        )
+        return TranslatedUpstream(
+            cluster=build_cluster(name, announce_clients(upstream, entrance), of_http, source),
+            proxy=build_cluster(proxy_cluster_name(name), own, Joined(fields=joined.fields), source),
+            listener=tunnel_listener(upstream, name, source),
+        ), report
     return None, report
+
+
+def own_fields(upstream: gloo.Upstream, name: str, scope: Scope) -> dict[str, Any]:
+    """What follows from an upstream's type: the cluster's hosts, and how they are spoken to."""
+    if upstream.static is not None:
+        return static_fields(upstream, upstream.static, name, scope)
+    if upstream.consul is not None:
+        return consul_fields(upstream, scope)
+    if upstream.pipe is not None:
+        return pipe_fields(upstream, upstream.pipe, name, scope)
+    if not scope.report.errors:
+        scope.error("", "no upstream type; one of static, consul, pipe")
+    return {}
 
 
 def translate_selection(selection: ConsulSelection, policy: Policy) -> Resource:

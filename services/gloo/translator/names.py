@@ -10,10 +10,21 @@ FALLBACK_CLUSTER = "fallback_cluster_for_invalid_routes"
 FALLBACK_LISTENER = "fallback_listener_for_invalid_routes"
 FALLBACK_SOCKET = "@fallback_listener_for_invalid_routes"
 HTTP_STAT_PREFIX = "http"
+TUNNEL = "solo_io_generated_self_listener_"
 
 
 def cluster_name(ref: Ref) -> str:
     return f"{ref.name}_{ref.namespace}" if ref.namespace else ref.name
+
+
+def proxy_cluster_name(name: str) -> str:
+    """The hosts of the proxy through which a cluster is reached."""
+    return f"{name}_original"
+
+
+def tunnel_name(name: str) -> str:
+    """The listener that a cluster reached through a proxy leads to."""
+    return f"{TUNNEL}{name}"
 
 
 def consul_cluster_name(service: str, selection: str = "") -> str:

@@ -527,3 +527,49 @@ async def test_what_a_stand_in_forwards_to_is_kept_up_as_long_as_it_stands_in() 
     world.stand_ins.clear()
     await world.pipeline.apply(Changes())
     assert world.pipeline.clusters.clusters.by_name == {}
+
+
+TUNNEL = "solo_io_generated_self_listener_web_gloo-system"
+TUNNELLED = {"web_gloo-system", "web_gloo-system_original"}
+
+
+def names(snapshot: Snapshot | None) -> tuple[set[str], set[str]]:
+    """The clusters and the listeners."""
+    assert snapshot is not None
+    return set(snapshot.of(CLUSTER).by_name), set(snapshot.of(LISTENER).by_name)
+
+
+async def test_a_tunnel_comes_and_goes_with_its_upstream() -> None:
+    world, through = World(), consul("squid", httpProxyHostname="pets.example.com:80")
+    world.catalog.services["squid"] = (Instance("127.0.0.1", 3128),)
+
+    first = await world.put_all(
+        (UPSTREAM, "web", through), (PROXY, "gateway-proxy", proxy(host("a", forward("web"))))
+    )
+    elsewhere = await world.put(UPSTREAM, "web", through | {"httpProxyHostname": "cats.example.com:80"})
+    broken = await world.put(UPSTREAM, "web", through | {"httpProxyHostname": "x"})
+    direct = await world.put(UPSTREAM, "web", consul("squid"))
+    await world.put(UPSTREAM, "web", through)
+    gone = await world.delete(UPSTREAM, "web")
+
+    assert names(first.snapshots[ROLE]) == (TUNNELLED, {"listener", TUNNEL})
+    assert ports(first.snapshots[ROLE], "web_gloo-system") == [3128]
+    moved = elsewhere.snapshots[ROLE]
+    assert moved is not None
+    assert b"cats.example.com:80" in moved.of(LISTENER).by_name[TUNNEL].body
+    assert broken.snapshots == {}
+    assert names(direct.snapshots[ROLE]) == ({"web_gloo-system"}, {"listener"})
+    assert names(gone.snapshots[ROLE]) == (set(), {"listener"})
+
+
+async def test_an_upstream_broken_at_the_start_keeps_its_tunnel() -> None:
+    world, through = World(), consul("squid", httpProxyHostname="pets.example.com:80")
+    forwarding = proxy(host("a", forward("web")))
+    await world.put_all((UPSTREAM, "web", through), (PROXY, "gateway-proxy", forwarding))
+
+    again = world.restarted()
+    outcome = await again.put_all(
+        (UPSTREAM, "web", through | {"httpProxyHostname": "x"}), (PROXY, "gateway-proxy", forwarding)
+    )
+
+    assert names(outcome.snapshots[ROLE]) == (TUNNELLED, {"listener", TUNNEL})

@@ -21,6 +21,7 @@ from grpclib.server import Server
 from tests.support.backends import Backend
 from tests.support.envoy import Envoy, running_envoy
 from tests.support.golden import static_resources, translate_world
+from tests.support.http_proxy import http_proxy
 from tests.support.ports import free_port, free_ports
 from tests.support.stack import fetch
 from tests.support.waiting import eventually
@@ -469,3 +470,17 @@ async def test_connections_are_made_as_asked(tmp_path: Path) -> None:
             assert new.heard[0].startswith(b"\r\n\r\n\0\r\nQUIT\n\x21\x11")
             await eventually(lambda: envoy.stat("ahead", "upstream_cx_total"), until=lambda n: n == 3)
             await eventually(lambda: envoy.stat("names", "update_attempt"), until=lambda n: n > 5)
+
+
+async def test_a_service_is_reached_through_an_http_proxy(tmp_path: Path) -> None:
+    async with http_proxy() as proxy, Backend("far") as far:
+        name = f"far-{far.port}"  # sockets in the abstract namespace are everybody's
+        upstream = hosts(
+            proxy.port,
+            httpProxyHostname=f"127.0.0.1:{far.port}",
+            httpConnectHeaders=[{"key": "x-reason", "value": "far away"}],
+        )
+        async with gateway(tmp_path, {name: upstream}) as envoy:
+            assert await envoy.backend(f"/{name}") == "far"
+        assert proxy.asked[0].startswith(f"CONNECT 127.0.0.1:{far.port} HTTP/1.1\r\n".encode())
+        assert b"x-reason: far away\r\n" in proxy.asked[0]
