@@ -21,6 +21,7 @@ from protos._generated.envoy.extensions.filters.http.fault import v3 as fault
 from protos._generated.envoy.extensions.filters.http.grpc_web import v3 as grpc_web
 from protos._generated.envoy.extensions.filters.http.health_check import v3 as health_check
 from protos._generated.envoy.extensions.filters.http.local_ratelimit import v3 as http_local_limit
+from protos._generated.envoy.extensions.filters.http.lua import v3 as lua
 from protos._generated.envoy.extensions.filters.http.router import v3 as router
 from protos._generated.envoy.extensions.filters.listener.proxy_protocol import v3 as proxy_protocol
 from protos._generated.envoy.extensions.filters.listener.tls_inspector import v3 as tls_inspector
@@ -28,6 +29,7 @@ from protos._generated.envoy.extensions.filters.network.http_connection_manager 
 from protos._generated.envoy.extensions.filters.network.tcp_proxy import v3 as tcp_proxy
 from protos._generated.envoy.extensions.health_check.event_sinks.file import v3 as health_check_file
 from protos._generated.envoy.extensions.http.header_formatters.preserve_case import v3 as preserve_case
+from protos._generated.envoy.extensions.retry.priority.previous_priorities import v3 as previous_priorities
 from protos._generated.envoy.extensions.transport_sockets.proxy_protocol import v3 as proxy_protocol_socket
 from protos._generated.envoy.extensions.transport_sockets.raw_buffer import v3 as raw_buffer
 from protos._generated.envoy.extensions.transport_sockets.tls import v3 as tls
@@ -61,8 +63,10 @@ __all__ = [
     "http_protocol",
     "limits_common",
     "listener",
+    "lua",
     "matcher",
     "preserve_case",
+    "previous_priorities",
     "protobuf",
     "proxy_protocol",
     "proxy_protocol_socket",

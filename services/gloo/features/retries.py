@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from protos import gloo
-from protos.envoy import route
+from protos.envoy import previous_priorities, route
 from services.gloo import checks
 from services.gloo.plugin import ALL, Feature, Patch, Scope
+from shared.codec.encode import pack
+
+PREVIOUS_PRIORITIES = "envoy.retry_priorities.previous_priorities"
+UPDATE_FREQUENCY = 2  # after how many tries the choice is made anew, unless the user says so
+MAX_UPDATE_FREQUENCY = 1000  # Envoy makes room for as many in every request
 
 CONDITIONS = frozenset(
     """5xx gateway-error reset reset-before-request connect-failure envoy-ratelimited retriable-4xx
@@ -37,7 +42,22 @@ def retry_policy(policy: gloo.RetryPolicy, scope: Scope) -> route.RetryPolicy:
         retriable_status_codes=list(policy.retriable_status_codes),
         retry_back_off=back_off(policy.retry_back_off, scope),
         rate_limited_retry_back_off=rate_limited_back_off(policy.rate_limited_retry_back_off, scope),
+        retry_priority=other_priorities(policy.previous_priorities, scope),
     )
+
+
+def other_priorities(
+    wanted: gloo.RetryPolicyPreviousPriorities | None, scope: Scope
+) -> route.RetryPolicyRetryPriority | None:
+    if wanted is None:
+        return None
+    every = UPDATE_FREQUENCY if wanted.update_frequency is None else wanted.update_frequency
+    if not 1 <= every <= MAX_UPDATE_FREQUENCY:
+        problem = f"{every} is out of range; 1 to {MAX_UPDATE_FREQUENCY}"
+        scope.error("previousPriorities.updateFrequency", problem)
+        return None
+    config = previous_priorities.PreviousPrioritiesConfig(update_frequency=every)
+    return route.RetryPolicyRetryPriority(name=PREVIOUS_PRIORITIES, typed_config=pack(config))
 
 
 def back_off(interval: gloo.RetryBackOff | None, scope: Scope) -> route.RetryPolicyRetryBackOff | None:
@@ -92,7 +112,9 @@ FEATURES = (
                 "retryBackOff",
                 "retriableStatusCodes",
                 "rateLimitedRetryBackOff",
+                "previousPriorities",
             ),
+            "RetryPolicy.PreviousPriorities": ALL,
             "RetryBackOff": ALL,
             "RateLimitedRetryBackOff": ALL,
             "ResetHeader": ALL,

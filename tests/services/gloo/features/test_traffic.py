@@ -152,6 +152,15 @@ HOSTS = [
         includeAttemptCountInResponse=True,
     ),
     host(
+        "ranks",
+        route(
+            "/others",
+            "ranked",
+            retries={"retryOn": "5xx", "numRetries": 1, "previousPriorities": {"updateFrequency": 1}},
+        ),
+        route("/same", "ranked", retries={"retryOn": "5xx", "numRetries": 1}),
+    ),
+    host(
         "stats",
         route("/"),
         stats={"virtualClusters": [{"name": "one.pet", "pattern": "/pets/\\d+|/x", "method": "GET"}]},
@@ -260,6 +269,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
             "slow": [slow.port],
             "both": [here.port, beside.port],
             "raw": [raw],
+            "ranked": [here.port, beside.port],
         }
         case = {
             "proxy": {"listeners": [listener(name, http, by_name[name]) for name, http in LISTENERS.items()]},
@@ -270,6 +280,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         resources = static_resources({"": made}, port=1)
         for each in resources["listeners"]:
             each["address"]["socketAddress"]["portValue"] = by_name[each["name"]]
+        rank(next(each for each in resources["clusters"] if each["name"] == "ranked_ns"))
         at = {"socket_address": {"address": "127.0.0.1", "port_value": admin}}
         bootstrap = {"admin": {"address": at}, "static_resources": resources}
         envoy = await running.enter_async_context(
@@ -285,8 +296,17 @@ def listener(name: str, http: Document, port: int) -> Document:
 
 def upstream(name: str, ports: list[int]) -> Document:
     hosts = [{"addr": "127.0.0.1", "port": port} for port in ports]
-    balanced = {"loadBalancerConfig": {"ringHash": {}}} if len(ports) > 1 else {}
+    balanced = {"loadBalancerConfig": {"ringHash": {}}} if name == "both" else {}
     return {"metadata": {"name": name, "namespace": "ns"}, "static": {"hosts": hosts}, **balanced}
+
+
+def rank(cluster: Document) -> None:
+    """Give each host a priority of its own."""
+    [locality] = cluster["loadAssignment"]["endpoints"]
+    members = locality["lbEndpoints"]
+    cluster["loadAssignment"]["endpoints"] = [
+        {"lbEndpoints": [member], "priority": i} for i, member in enumerate(members)
+    ]
 
 
 async def test_cors_tells_browsers_what_other_sites_pages_may_do(world: World) -> None:
@@ -455,6 +475,16 @@ async def test_attempts_are_told(world: World) -> None:
 
     assert answer.headers["x-envoy-attempt-count"] == "3"
     assert answer.echo["headers"]["x-envoy-attempt-count"] == "3"
+
+
+async def test_retries_may_turn_to_other_priorities(world: World) -> None:
+    world.here.failures = 1
+    others = (await world.ask("ranks", "/others")).echo["backend"]
+    world.here.failures = 1
+    same = (await world.ask("ranks", "/same")).echo["backend"]
+
+    assert others == "next"
+    assert same == "here"
 
 
 async def test_groups_of_requests_are_counted_apart(world: World) -> None:
