@@ -125,7 +125,9 @@ class Inputs:
         for name in gone:
             self.proxies.pop(name, None)
         self._moved |= gone | {proxy.name for proxy in put}
-        self._unheard.discard(PROXY.name)
+        if PROXY.name in self._unheard:
+            self._unheard.discard(PROXY.name)
+            self.work.set()  # it may be the last that was waited for
         self.news.set()
 
     def take_changes(self) -> Changes:

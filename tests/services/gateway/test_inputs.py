@@ -98,3 +98,11 @@ async def test_only_a_gateway_of_our_namespace_counts_as_one() -> None:
     inputs.take_objects(change(GATEWAY, ("gw", {"oops": 1})))
 
     assert (before, inputs.gateway_seen) == (False, True)
+
+
+async def test_a_listing_of_proxies_that_comes_last_is_work_too() -> None:
+    inputs = Inputs(ROOT, NAMESPACE)
+
+    await inputs.take_proxies(PrefixChange(index=1, initial=True))
+
+    assert inputs.work.is_set()
