@@ -247,6 +247,31 @@ async def test_with_vault_away_everything_stays_as_it_is(site: Site, tmp_path: P
     assert (await site.get(CATS)).shows(cats)
 
 
+async def test_a_gloo_that_remembers_nothing_waits_for_vault(site: Site) -> None:
+    stack = site.stack
+    cats = site.issue(CATS)
+    await site.store("cats", cats)
+    await site.serve("cats", CATS)
+    await site.shows(CATS, cats)
+
+    async with undisturbed(site.port, CATS, saying=["this is cats"], tls=client_context(site.authority)):
+        await stack.stop_process("gloo")
+        await site.vault.stop()
+        stack.start_role("gloo")
+        ready = f"http://127.0.0.1:{stack.admins['gloo']}/readyz"
+        waiting = await eventually(
+            lambda: fetch(ready),
+            until=lambda answer: "waiting for 1 secrets: Vault at" in answer.text,
+            within=30,
+        )
+        assert waiting.status == 503
+
+        await site.vault.start()  # with nothing in it: it is not durable
+        await site.store("cats", cats)
+        await stack.ready("gloo")
+    assert (await site.get(CATS)).shows(cats)
+
+
 async def test_nobody_is_shown_a_key(site: Site, tmp_path: Path) -> None:
     stack = site.stack
     await stack.stop_process("gloo")
