@@ -63,7 +63,8 @@ def configurations(given: gloo.Listener, path: str, owner: Source) -> list[Broug
     found = []
     for i, config in enumerate(given.ssl_configurations):
         own = Origin(source=owner, path=f"{path}.sslConfigurations[{i}]")
-        found += [Brought(config=config, origin=origin) for origin in (told[i : i + 1] or [()])[0] or (own,)]
+        origins = told[i] if i < len(told) else ()
+        found += [Brought(config=config, origin=origin) for origin in origins or (own,)]
     return found
 
 
