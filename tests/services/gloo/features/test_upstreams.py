@@ -89,13 +89,15 @@ async def gateway(
     upstreams: Mapping[str, Document],
     routes: Sequence[Document] = (),
     *,
+    endpoints: Sequence[Document] = (),
     files: Mapping[str, Path] | None = None,
     ports: tuple[int, int] | None = None,
 ) -> AsyncIterator[Gateway]:
-    """Serve *upstreams*, each below its name; the endpoints of some come from *files*."""
+    """Serve *upstreams*, each below its name; those in Consul have *endpoints*, or what is in *files*."""
     named = [{"metadata": {"name": name, "namespace": "ns"}, **each} for name, each in upstreams.items()]
     found = [*routes, *(route_to(name) for name in upstreams)]
-    world, reports = translate_world({"routes": found, "upstreams": named})
+    placed = {f"{name}_ns": endpoints for name in upstreams}
+    world, reports = translate_world({"routes": found, "upstreams": named, "endpoints": placed})
     assert not [str(problem) for report in reports.values() for problem in report.errors]
     port, admin = ports or free_ports(2)
     resources = static_resources({"": world}, port=port)
@@ -303,6 +305,37 @@ async def test_load_is_balanced_as_asked(pair: tuple[Patient, Patient], tmp_path
         await eventually(only_one_is_busy)
         assert await envoy.backends("/least", 5) == ["two"] * 5
         await asyncio.gather(*waiting)
+
+
+async def test_subsets_go_with_every_load_balancer(pair: tuple[Patient, Patient], tmp_path: Path) -> None:
+    one, two = pair
+    slowly = {"slowStartConfig": {"slowStartWindow": "10s"}}
+    balancers = (
+        {"roundRobin": slowly},
+        {"leastRequest": slowly},
+        {"random": {}},
+        {"ringHash": {}},
+        {"maglev": {}},
+    )
+    upstreams = {
+        next(iter(each)).lower(): {
+            "consul": {"serviceName": "pets", "subsetTags": ["v1", "v2"]},
+            "loadBalancerConfig": each,
+        }
+        for each in balancers
+    }
+    only_two = {"subset": {"values": {"tag_v1": "0", "tag_v2": "1"}}}
+    routes = [route_to(name, f"/{name}/two") for name in upstreams]
+    for route in routes:
+        route["routeAction"]["single"] |= only_two
+    endpoints = [
+        {"address": "127.0.0.1", "port": member.port, "tags": [tag]}
+        for member, tag in ((one, "v1"), (two, "v2"))
+    ]
+    async with gateway(tmp_path, upstreams, routes, endpoints=endpoints) as envoy:
+        for name in upstreams:
+            assert await envoy.backends(f"/{name}/two", 8) == ["two"] * 8, name
+            assert set(await envoy.backends(f"/{name}", 20)) == {"one", "two"}, name
 
 
 def assignment(name: str, members: Sequence[Backend]) -> Document:
