@@ -30,6 +30,7 @@ from services.gloo.translator.tunnel import (
     entrance_fields,
     proxy_hosts,
     proxy_socket,
+    socket_fields,
     tunnel_listener,
 )
 from shared.codec.encode import encode, pack
@@ -82,15 +83,12 @@ def translate_upstream(
         return None, report
     with report.collect():
         if not tunnelled:
-            return TranslatedUpstream(
-                cluster=build_cluster(name, announce_clients(upstream, own), joined, source)
-            ), report
+            made = build_cluster(name, announce_clients(upstream, own), joined, source)
+            return TranslatedUpstream(cluster=made), report
         if "eds_cluster_config" in own:
             own["eds_cluster_config"].service_name = name
-        of_http = Joined(
-            fields={field: joined.fields[field] for field in ON_BOTH_SIDES if field in joined.fields},
-            protocol=joined.protocol,
-        )
+        shared = {field: joined.fields[field] for field in ON_BOTH_SIDES if field in joined.fields}
+        of_http = Joined(fields=shared, protocol=joined.protocol)
         return TranslatedUpstream(
             cluster=build_cluster(name, announce_clients(upstream, entrance), of_http, source),
             proxy=build_cluster(proxy_cluster_name(name), own, Joined(fields=joined.fields), source),
@@ -205,14 +203,7 @@ def pipe_fields(
         scope.error("pipe.path", "required")
     elif problem := checks.text_value(spec.path, MAX_SOCKET_PATH):
         scope.error("pipe.path", problem)
-    address = core.Address(pipe=core.Pipe(path=spec.path))
-    member = endpoint.LbEndpoint(endpoint=endpoint.Endpoint(address=address))
-    fields: dict[str, Any] = {
-        "type": cluster.ClusterDiscoveryType.STATIC,
-        "load_assignment": endpoint.ClusterLoadAssignment(
-            cluster_name=name, endpoints=[endpoint.LocalityLbEndpoints(lb_endpoints=[member])]
-        ),
-    }
+    fields = socket_fields(spec.path, name)
     if upstream.ssl_config is not None:
         context = upstream_tls(upstream.ssl_config, replace(scope, path="sslConfig"))
         fields["transport_socket"] = tls_socket(context)

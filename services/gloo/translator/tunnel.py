@@ -43,14 +43,7 @@ def proxy_socket(upstream: gloo.Upstream, scope: Scope) -> dict[str, Any]:
 
 def entrance_fields(upstream: gloo.Upstream, name: str, scope: Scope) -> dict[str, Any]:
     """The cluster that leads into the tunnel."""
-    address = core.Address(pipe=core.Pipe(path=socket_path(upstream, name)))
-    member = endpoint.LbEndpoint(endpoint=endpoint.Endpoint(address=address))
-    fields: dict[str, Any] = {
-        "type": cluster.ClusterDiscoveryType.STATIC,
-        "load_assignment": endpoint.ClusterLoadAssignment(
-            cluster_name=name, endpoints=[endpoint.LocalityLbEndpoints(lb_endpoints=[member])]
-        ),
-    }
+    fields = socket_fields(socket_path(upstream, name), name)
     config, static = upstream.ssl_config, upstream.static
     if config is not None or (static is not None and static.use_tls):
         context = upstream_tls(config or gloo.UpstreamSslConfig(), replace(scope, path="sslConfig"))
@@ -59,6 +52,17 @@ def entrance_fields(upstream: gloo.Upstream, name: str, scope: Scope) -> dict[st
             replace(context, sni=context.sni or ("" if checks.is_ip(host) else host))
         )
     return fields
+
+
+def socket_fields(path: str, name: str) -> dict[str, Any]:
+    """A cluster of one Unix domain socket."""
+    member = endpoint.LbEndpoint(endpoint=endpoint.Endpoint(address=core.Address(pipe=core.Pipe(path=path))))
+    return {
+        "type": cluster.ClusterDiscoveryType.STATIC,
+        "load_assignment": endpoint.ClusterLoadAssignment(
+            cluster_name=name, endpoints=[endpoint.LocalityLbEndpoints(lb_endpoints=[member])]
+        ),
+    }
 
 
 def tunnel_listener(upstream: gloo.Upstream, name: str, *sources: Source) -> Resource:
