@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
+
+import pytest
 
 from services.gloo.memory import Memory
 from services.gloo.pipeline import Changes, Outcome
@@ -171,3 +174,33 @@ async def test_an_edit_of_routes_does_not_translate_the_listener_again() -> None
 
     assert outcome.snapshots
     assert world.pipeline.proxies._sheets[PROXY_SOURCE.ref]["listener"].listener.done is done
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_any_sequence_of_edits_comes_to_the_same_as_from_scratch(seed: int) -> None:
+    random = Random(seed)
+    world, answers = Secrets(), dict[str, Answer | None]()
+    document: dict[str, Any] = {}
+    for step in range(12):
+        if not step or random.random() < 0.5:
+            domains = random.sample(["a", "b", "c", "d"], random.randint(1, 4))
+            configs = (config(random.choice([CATS, DOGS, PETS]), domain) for domain in sorted(domains))
+            document = proxy(*configs)
+            await world.put(PROXY, "gateway-proxy", document)
+        answers = {ref.name: answers.get(ref.name) for ref in world.pipeline.secrets_wanted}
+        changed = [name for name, known in answers.items() if known is None] or random.sample(
+            list(answers), 1
+        )
+        found = {name: tls(trusted=random.random() < 0.5, version=f"v{step}") for name in changed}
+        await world.read(**found)
+        answers = {ref.name: (answers | found)[ref.name] for ref in world.pipeline.secrets_wanted}
+
+    fresh = Secrets()
+    await fresh.put(PROXY, "gateway-proxy", document)
+    await fresh.read(**{name: answer for name, answer in answers.items() if answer})
+    assert world.problems() == []
+    for type_url in (LISTENER, SECRET):
+        one, other = (each.pipeline.snapshot(PROXY_SOURCE.ref).of(type_url) for each in (world, fresh))
+        assert one.by_name == other.by_name
+        assert one.version == other.version
+    assert world.pipeline.secrets_wanted == fresh.pipeline.secrets_wanted
