@@ -3,11 +3,17 @@
 Only gloo (and the offline tools) may import this: it loads a large part of Envoy's API.
 """
 
+from protos._generated.envoy.config.accesslog import v3 as access_log
 from protos._generated.envoy.config.cluster import v3 as cluster
+from protos._generated.envoy.config.common.mutation_rules import v3 as mutation_rules
 from protos._generated.envoy.config.core import v3 as core
 from protos._generated.envoy.config.endpoint import v3 as endpoint
 from protos._generated.envoy.config.listener import v3 as listener
 from protos._generated.envoy.config.route import v3 as route
+from protos._generated.envoy.config.trace import v3 as trace
+from protos._generated.envoy.extensions.access_loggers.file import v3 as access_log_file
+from protos._generated.envoy.extensions.access_loggers.grpc import v3 as access_log_grpc
+from protos._generated.envoy.extensions.access_loggers.open_telemetry import v3 as access_log_otel
 from protos._generated.envoy.extensions.clusters.common.dns import v3 as dns_common
 from protos._generated.envoy.extensions.clusters.dns import v3 as dns_cluster
 from protos._generated.envoy.extensions.common.ratelimit import v3 as limits_common
@@ -28,19 +34,28 @@ from protos._generated.envoy.extensions.filters.listener.tls_inspector import v3
 from protos._generated.envoy.extensions.filters.network.http_connection_manager import v3 as hcm
 from protos._generated.envoy.extensions.filters.network.tcp_proxy import v3 as tcp_proxy
 from protos._generated.envoy.extensions.health_check.event_sinks.file import v3 as health_check_file
+from protos._generated.envoy.extensions.http.early_header_mutation.header_mutation import v3 as early_headers
 from protos._generated.envoy.extensions.http.header_formatters.preserve_case import v3 as preserve_case
+from protos._generated.envoy.extensions.request_id.uuid import v3 as uuid_request_id
 from protos._generated.envoy.extensions.retry.priority.previous_priorities import v3 as previous_priorities
 from protos._generated.envoy.extensions.transport_sockets.proxy_protocol import v3 as proxy_protocol_socket
 from protos._generated.envoy.extensions.transport_sockets.raw_buffer import v3 as raw_buffer
+from protos._generated.envoy.extensions.transport_sockets.tcp_stats import v3 as tcp_stats
 from protos._generated.envoy.extensions.transport_sockets.tls import v3 as tls
 from protos._generated.envoy.extensions.upstreams.http import v3 as http_protocol
 from protos._generated.envoy.service.discovery import v3 as discovery
 from protos._generated.envoy.service.status import v3 as status
 from protos._generated.envoy.type import v3 as envoy_type
 from protos._generated.envoy.type.matcher import v3 as matcher
+from protos._generated.envoy.type.tracing import v3 as tracing
 from protos._generated.google import protobuf
+from protos._generated.opentelemetry.proto.common import v1 as otel_common
 
 __all__ = [
+    "access_log",
+    "access_log_file",
+    "access_log_grpc",
+    "access_log_otel",
     "buffer",
     "cluster",
     "compressor",
@@ -50,6 +65,7 @@ __all__ = [
     "discovery",
     "dns_cluster",
     "dns_common",
+    "early_headers",
     "endpoint",
     "envoy_type",
     "fault",
@@ -65,6 +81,8 @@ __all__ = [
     "listener",
     "lua",
     "matcher",
+    "mutation_rules",
+    "otel_common",
     "preserve_case",
     "previous_priorities",
     "protobuf",
@@ -75,6 +93,10 @@ __all__ = [
     "router",
     "status",
     "tcp_proxy",
+    "tcp_stats",
     "tls",
     "tls_inspector",
+    "trace",
+    "tracing",
+    "uuid_request_id",
 ]
