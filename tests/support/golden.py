@@ -54,9 +54,10 @@ def translate_case(case: Mapping[str, Any]) -> dict[str, Any]:
         for part in parts
         if resources[part]
     }
-    if not case.get("everyFilter"):
-        for each in result.get("listeners", {}).values():
+    for each in result.get("listeners", {}).values():
+        if not case.get("everyFilter"):
             leave_out_waiting_filters(each)
+        leave_out_code(each)
     result["reports"] = {
         str(source): {
             "errors": [str(e) for e in report.errors],
@@ -75,6 +76,15 @@ def leave_out_waiting_filters(given: dict[str, Any]) -> None:
             manager = each["typedConfig"]
             if "httpFilters" in manager:
                 manager["httpFilters"] = [one for one in manager["httpFilters"] if not one.get("disabled")]
+
+
+def leave_out_code(given: Any) -> None:
+    """The code of Lua filters is the same everywhere; its first line tells which it is."""
+    if isinstance(given, dict) and "defaultSourceCode" in given:
+        code = given["defaultSourceCode"]["inlineString"]
+        given["defaultSourceCode"] = {"inlineString": f"{code.splitlines()[0]} …"}
+    for each in given.values() if isinstance(given, dict) else given if isinstance(given, list) else ():
+        leave_out_code(each)
 
 
 def translate_world(

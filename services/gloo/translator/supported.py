@@ -132,6 +132,13 @@ REFUSED: Mapping[tuple[str, str], str] = {
         "Destination",
         "destinationSpec",
     ): "functions are not called by name; send requests to the service itself",
+    **dict.fromkeys(
+        (("TransformationStages", "logRequestResponseInfo"), ("Transformation", "logRequestResponseInfo")),
+        "not supported; use access logs, or the log of the service behind",
+    ),
+    ("TransformationStages", "postRouting"): "not supported; use regular",
+    ("ResponseMatch", "responseCodeDetails"): "not supported; match the answer's headers, :status is one",
+    ("TransformationTemplate", "spanTransformer"): "not supported; name spans by the route's tracing options",
     (
         "HealthCheck",
         "customHealthCheck",

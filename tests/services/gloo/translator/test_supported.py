@@ -156,7 +156,9 @@ def places(
 
 def below(value: Any, shape: str) -> list[tuple[tuple[Any, ...], Any]]:
     """The messages in a field, and the step to each of them."""
-    return [((), value)] if shape == "one" else [((i,), each) for i, each in enumerate(value)]
+    if shape == "one":
+        return [((), value)]
+    return [((key,), each) for key, each in (value.items() if shape == "map" else enumerate(value))]
 
 
 def places_in_case(case: dict[str, Any]) -> Iterator[tuple[str, str, tuple[Any, ...]]]:

@@ -1,0 +1,90 @@
+"""Transformations: requests and answers changed by templates, in a Lua filter for each stage.
+
+The filters' code is the same everywhere and stands in the listeners; a route's configuration is data for it.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import betterproto2
+
+from protos import gloo
+from protos.envoy import core, lua, route
+from services.gloo import transformations
+from services.gloo.plugin import ALL, Feature, HttpFilter, Patch, Scope, Stage
+from services.gloo.transformations.programs import Data, below, plain_program, stage_program, to_json
+from shared.codec.wellknown import struct_of
+
+RUNTIME = (files(transformations) / "runtime.lua").read_text()
+EARLY, REGULAR = "gloo.transformation.early", "gloo.transformation.regular"
+OFF = route.FilterConfig(disabled=True)
+
+
+def transform_in_stages(staged: gloo.TransformationStages, scope: Scope) -> Patch:
+    """The innermost options count alone: a stage they say nothing of is off, whatever those around say."""
+    filters: dict[str, betterproto2.Message] = {EARLY: OFF}
+    if scope.options.transformations is None:
+        filters[REGULAR] = OFF
+    for name, at, stage in ((EARLY, "early", staged.early), (REGULAR, "regular", staged.regular)):
+        if stage is not None:
+            filters[name] = per_route(stage_program(stage, bool(staged.escape_characters), below(scope, at)))
+    return Patch(filters=filters)
+
+
+def transform(given: gloo.Transformations, scope: Scope) -> Patch:
+    """The older option, for the regular stage."""
+    filters: dict[str, betterproto2.Message] = {} if scope.options.staged_transformations else {EARLY: OFF}
+    return Patch(filters={**filters, REGULAR: per_route(plain_program(given, scope))})
+
+
+def per_route(program: Data) -> lua.LuaPerRoute:
+    return lua.LuaPerRoute(filter_context=struct_of({"program": to_json(program)}))
+
+
+def waiting_filter(name: str, stage: Stage) -> HttpFilter:
+    """The filter as it stands in the listeners; *name* is also where it keeps what its answers need."""
+    code = core.DataSource(inline_string=f'local FILTER = "{name}"\n{RUNTIME}')
+    config = lua.Lua(default_source_code=code, clear_route_cache=False)
+    return HttpFilter(name=name, stage=stage, weight=1, config=config)
+
+
+READS = {
+    "TransformationStages": ("early", "regular", "escapeCharacters"),
+    "RequestResponseTransformations": ALL,
+    "RequestMatch": ALL,
+    "ResponseMatch": ("matchers", "responseTransformation"),
+    "Transformations": ALL,
+    "Transformation": ("transformationTemplate", "headerBodyTransform"),
+    "TransformationTemplate": (
+        *("advancedTemplates", "extractors", "headers", "headersToAppend", "headersToRemove", "body"),
+        *("passthrough", "mergeExtractorsToBody", "mergeJsonKeys", "parseBodyBehavior", "ignoreErrorOnParse"),
+        *("dynamicMetadataValues", "escapeCharacters"),
+    ),
+    "TransformationTemplate.HeaderToAppend": ALL,
+    "TransformationTemplate.DynamicMetadataValue": ALL,
+    "Extraction": ALL,
+    "InjaTemplate": ALL,
+    "Passthrough": ALL,
+    "MergeExtractorsToBody": ALL,
+    "MergeJsonKeys": ALL,
+    "MergeJsonKeys.OverridableTemplate": ALL,
+    "HeaderBodyTransform": ALL,
+}
+FEATURES = (
+    Feature(
+        name="stagedTransformations",
+        reads=READS,
+        on_route=transform_in_stages,
+        on_virtual_host=transform_in_stages,
+        on_destination=transform_in_stages,
+        filter=waiting_filter(EARLY, Stage.FAULT),
+    ),
+    Feature(
+        name="transformations",
+        on_route=transform,
+        on_virtual_host=transform,
+        on_destination=transform,
+        filter=waiting_filter(REGULAR, Stage.AUTHZ),
+    ),
+)
