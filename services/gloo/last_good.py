@@ -78,7 +78,8 @@ class Spelling:
     def of(self, value: T, spell: Callable[[T], object]) -> orjson.Fragment:
         known = self._last.get(id(value))  # its own id, as the value is held
         if known is None:
-            known = value, orjson.Fragment(orjson.dumps(spell(value)))
+            text = memoryview(orjson.dumps(spell(value))).tobytes()  # what orjson gives has room to spare
+            known = value, orjson.Fragment(text)
         self._now[id(value)] = known
         return known[1]
 
@@ -86,9 +87,13 @@ class Spelling:
         self._last, self._now = self._now, {}
 
 
-def pack(role: str, state: State, written: float, spelling: Spelling | None = None) -> bytes:
-    """The state as the bytes of a file; *written* is Unix time. A *spelling* is of one role."""
-    spelling = spelling or Spelling()
+def pack(role: str, state: State, written: float) -> bytes:
+    """The state as the bytes of a file; *written* is Unix time."""
+    return b"".join(pieces(role, state, written, Spelling()))
+
+
+def pieces(role: str, state: State, written: float, spelling: Spelling) -> list[bytes]:
+    """``pack`` in pieces, since together they are large; *spelling* is the role's."""
     bodies: list[bytes] = []
     types: dict[str, list[Any]] = {}
     for type_url, resources in state.snapshot.by_type.items():
@@ -110,8 +115,10 @@ def pack(role: str, state: State, written: float, spelling: Spelling | None = No
     }
     spelling.end_round()
     head = orjson.dumps(told)
-    content = b"\n".join([head, b"".join(bodies)])
-    return content + blake2b(content, digest_size=DIGEST_BYTES).digest()
+    content, digest = [head, b"\n", *bodies], blake2b(digest_size=DIGEST_BYTES)
+    for piece in content:
+        digest.update(piece)
+    return [*content, digest.digest()]
 
 
 def _resource(each: Resource) -> list[Any]:
@@ -286,13 +293,13 @@ class LastGood:
             self._spellings.pop(role, None)
             path.unlink(missing_ok=True)
             return
-        content = pack(role, state, time.time(), self._spellings[role])
-        if len(content) > MOST_BYTES:
-            log.warning("a snapshot is too large to be kept", extra={"role": role, "bytes": len(content)})
+        content = pieces(role, state, time.time(), self._spellings[role])
+        if (size := sum(map(len, content))) > MOST_BYTES:
+            log.warning("a snapshot is too large to be kept", extra={"role": role, "bytes": size})
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as scratch:
-            scratch.write(content)
+            scratch.writelines(content)
             scratch.flush()
             os.fsync(scratch.fileno())
         os.replace(scratch.name, path)

@@ -15,7 +15,7 @@ FEW = 20_000  # objects, which are looked at in some milliseconds
 
 
 class Garbage:
-    """``look`` is called now and then, and told whether all is ready."""
+    """``look`` is called now and then and when all comes to be ready, and told whether it is."""
 
     def __init__(self) -> None:
         self._working = self._again = False

@@ -166,7 +166,7 @@ async def _run(
 ) -> int:
     settings = LiveSettings(file, settings_used)
     metrics, stopping = Metrics(), asyncio.Event()
-    admin = Admin(metrics)
+    admin = Admin(metrics, garbage.look)
     with _Signals(admin, stopping) as signals:
         port = await admin.start(options.admin_host, options.admin_port)
         log.info(
@@ -247,7 +247,7 @@ async def _beat(settings: LiveSettings, admin: Admin, metrics: Metrics, garbage:
         await asyncio.sleep(HEARTBEAT_SECONDS)
         lag.observe(max(clock() - due, 0.0))
         settings.check()
-        garbage.look(ready=not admin.waiting)
+        garbage.look(not admin.waiting)
 
 
 def _settings_error(error: BaseException) -> InvalidSettings | None:

@@ -29,13 +29,15 @@ class Admin:
     """What a process tells its operator; ``ready`` and ``debug`` fill it from anywhere in the process.
 
     ``address`` is where others find it, as ``HOST:PORT``; empty before the start. ``held`` says in a line
-    each what is gone on with though Consul has lost it: no reason not to be ready, but one to look.
+    each what is gone on with though Consul has lost it: no reason not to be ready, but one to look. *heed* is
+    called when all comes to be ready, or is no longer.
     """
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, heed: Callable[[bool], None] = lambda ready: None) -> None:
         self.address = ""
         self.held: Callable[[], Sequence[str]] = tuple
         self._metrics = metrics
+        self._heed = heed
         self._waiting: dict[str, str] = {"start": "starting"}
         self._pages: dict[str, Callable[[], object]] = {}
         self._trees: dict[str, Callable[[str], object]] = {}
@@ -53,6 +55,7 @@ class Admin:
         is_ready = not self._waiting
         if is_ready != was_ready:
             self._gauge.set(is_ready)
+            self._heed(is_ready)
             log.info("ready" if is_ready else "not ready", extra={"waiting": self.waiting})
 
     @property

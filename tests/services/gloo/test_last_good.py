@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from protos import gloo
-from services.gloo.last_good import LastGood, Spelling, State, Unusable, pack, unpack
+from services.gloo.last_good import LastGood, Spelling, State, Unusable, pack, pieces, unpack
 from services.gloo.memory import Following
 from services.gloo.parts import WHOLE
 from services.gloo.quarantine import Blame, Held, Place
@@ -85,7 +85,7 @@ def test_what_was_spelt_before_makes_no_difference() -> None:
     edited = routes.patched(put=[resource("routes", b"edited", [Source("Proxy", Ref("n", "p"))])])
     states = [STATE, replace(STATE, snapshot=SNAPSHOT.replaced({ROUTES: edited})), State(Snapshot()), STATE]
 
-    packed = [pack(ROLE, state, 1.0, spelling) for state in states]
+    packed = [b"".join(pieces(ROLE, state, 1.0, spelling)) for state in states]
 
     assert packed == [pack(ROLE, state, 1.0) for state in states]
     assert len(set(packed)) == 3

@@ -125,3 +125,15 @@ async def test_a_taken_port_is_one_clear_line() -> None:
         f"cannot serve the admin endpoints on 127.0.0.1:{port}: another process listens there; "
         "choose another address with --admin-addr or ADMIN_ADDR"
     )
+
+
+def test_who_heeds_readiness_is_told_when_it_turns() -> None:
+    told: list[bool] = []
+    admin = Admin(Metrics(), told.append)
+
+    admin.ready("consul", False)
+    admin.ready("consul", True)
+    admin.ready("xds", True)
+    admin.ready("consul", False)
+
+    assert told == [True, False]
