@@ -32,6 +32,7 @@ from protos._generated.envoy.extensions.filters.http.router import v3 as router
 from protos._generated.envoy.extensions.filters.listener.proxy_protocol import v3 as proxy_protocol
 from protos._generated.envoy.extensions.filters.listener.tls_inspector import v3 as tls_inspector
 from protos._generated.envoy.extensions.filters.network.http_connection_manager import v3 as hcm
+from protos._generated.envoy.extensions.filters.network.sni_cluster import v3 as sni_cluster
 from protos._generated.envoy.extensions.filters.network.tcp_proxy import v3 as tcp_proxy
 from protos._generated.envoy.extensions.health_check.event_sinks.file import v3 as health_check_file
 from protos._generated.envoy.extensions.http.early_header_mutation.header_mutation import v3 as early_headers
@@ -91,6 +92,7 @@ __all__ = [
     "raw_buffer",
     "route",
     "router",
+    "sni_cluster",
     "status",
     "tcp_proxy",
     "tcp_stats",
