@@ -16,6 +16,7 @@ from services.gloo.lasting import Lasting
 from services.gloo.pages import progress_page
 from services.gloo.pipeline import Changes, Outcome, Pipeline, proxy_of
 from services.gloo.plugin import Policy
+from services.gloo.resources import SECRET
 from services.gloo.secrets.feed import SecretFeed
 from services.gloo.secrets.metrics import show_secrets
 from services.gloo.secrets.options import secret_sources
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 
 KINDS = (PROXY, UPSTREAM, UPSTREAM_GROUP)
 SECRET_SECONDS = 5.0  # that new references to secrets may hold up what goes with them
+FILES_SECONDS = 10.0
 MEMBER_TTL = 15.0  # seconds; membership here tells people, and whom a refusal is left to
 
 
@@ -117,6 +119,7 @@ class Session:
                 tasks.create_task(self._watch(kind), name=f"watch {kind}")
             tasks.create_task(self._endpoints.run(), name="endpoints")
             tasks.create_task(self._secrets.run(), name="secrets")
+            tasks.create_task(self._look_for_files(), name="files")
             tasks.create_task(self._translate(), name="translate")
             tasks.create_task(self._follow_refusals(), name="feedback")
             tasks.create_task(self._speaker.writer.run(), name="statuses")
@@ -243,6 +246,15 @@ class Session:
             self._lasting.publish(role, snapshot, self._pipeline)
         await asyncio.sleep(0)  # the streams send it first
         await self._speaker.speak(outcome.reported)
+
+    async def _look_for_files(self) -> None:
+        """Have Envoys look again for files of certificates that they did not find."""
+        feedback = self._lasting.feedback
+        while True:
+            await asyncio.sleep(FILES_SECONDS)
+            refusals = (each for role in self._lasting.cache.roles() for each in feedback.refusals(role))
+            if self._pipeline.secrets.try_again({each.name for each in refusals if each.type_url == SECRET}):
+                self._news.set()
 
     async def _follow_refusals(self) -> None:
         """Have refusals told to those whose fault they are, and taken back when they are over."""

@@ -202,9 +202,18 @@ async def test_renewed_files_are_taken_up_by_envoy_itself(site: Site, tmp_path: 
         moved(second, files)
         await site.shows(CATS, second)
 
-    gone = {"tlsCert": "/nowhere.pem", "tlsKey": "/nowhere.key"}
-    await site.stack.put("VirtualService", "cats", service | {"sslConfig": {"sslFiles": gone}})
-    await site.stack.status_is("Rejected", "VirtualService", "cats", saying="/nowhere")
+
+async def test_files_that_come_later_are_found(site: Site, tmp_path: Path) -> None:
+    files = tmp_path / "later"
+    config = {"tlsCert": str(files / "cert.pem"), "tlsKey": str(files / "key.pem")}
+    service = virtual_service(direct("/", "this is cats"), domains=[CATS])
+    await site.stack.put("VirtualService", "cats", service | {"sslConfig": {"sslFiles": config}})
+    await site.stack.status_is("Rejected", "VirtualService", "cats", saying="No such file")
+
+    certificate = site.issue(CATS)
+    moved(certificate, files)
+    await site.shows(CATS, certificate, within=30)
+    await site.stack.status_is("Accepted", "VirtualService", "cats")
 
 
 def moved(certificate: Certificate, folder: Path) -> None:

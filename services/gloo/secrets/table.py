@@ -17,6 +17,7 @@ class SecretTable:
     def __init__(self) -> None:
         self.known: dict[Ref, Known] = {}
         self._resources: dict[Ref, dict[str, Resource]] = {}
+        self._attempts: dict[str, int] = {}
 
     def take(self, ref: Ref, answer: Answer) -> bool:
         """Take over what was read; whether translation has to look at it again."""
@@ -37,10 +38,20 @@ class SecretTable:
             del self.known[ref]
             self._resources.pop(ref, None)
 
+    def try_again(self, refused: Iterable[str]) -> bool:
+        """Have Envoys look again for files that they did not find; whether there are such."""
+        files = [name for name in refused if secret_of_files(name) is not None]
+        for name in files:
+            self._attempts[name] = self._attempts.get(name, 0) + 1
+        return bool(files)
+
     def resources(self, asked: Mapping[str, Iterable[Source]]) -> Iterator[Resource]:
         """The secrets that are *asked* for by name, as far as there are any, and for whom."""
         for name, sources in asked.items():
             ref = ref_of(name)
-            found = secret_of_files(name) if ref is None else self._resources.get(ref, {}).get(name)
+            if ref is None:
+                found = secret_of_files(name, self._attempts.get(name, 0))
+            else:
+                found = self._resources.get(ref, {}).get(name)
             if found is not None:
                 yield replace(found, sources=frozenset(sources))

@@ -73,10 +73,14 @@ def translate_secret(ref: Ref, secret: gloo.TlsSecret) -> tuple[Resource, ...]:
     return tuple(resource(each.name, encode(each)) for each in made)
 
 
-def secret_of_files(name: str) -> Resource | None:
-    """A secret whose name says in which files on Envoy's machine it is; Envoy follows their renewal."""
+def secret_of_files(name: str, attempt: int = 0) -> Resource | None:
+    """A secret whose name says in which files on Envoy's machine it is; Envoy follows their renewal.
+
+    Envoy does not look again for a file that was missing, unless it is told of another one. So a further
+    *attempt* is a longer way to the same files.
+    """
     kind, _, rest = name.partition(":")
-    paths = [unquote(path) for path in rest.split(":")]
+    paths = [_detour(unquote(path), attempt) if path else "" for path in rest.split(":")]
     if kind == PAIR_FILES:
         cert, key, staple = paths
         pair = tls.TlsCertificate(
@@ -107,6 +111,10 @@ def names_asked_for(body: bytes) -> frozenset[str]:
     if TLS_SOCKET.encode() not in body:
         return frozenset()
     return frozenset(found[1].decode() for found in _ASKED_FOR.finditer(body))
+
+
+def _detour(path: str, attempt: int) -> str:
+    return f"/{path}" if attempt % 2 and path.startswith("/") else "./" * (attempt % 2) + path
 
 
 def _text(pem: str) -> core.DataSource:

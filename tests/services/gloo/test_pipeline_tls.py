@@ -147,6 +147,24 @@ async def test_a_broken_configuration_keeps_its_last_good_one_also_over_a_restar
     assert later.served().body == good
 
 
+async def test_files_that_an_envoy_did_not_find_are_offered_anew() -> None:
+    world = Secrets()
+    files = {"sslFiles": {"tlsCert": "/cert", "tlsKey": "/key"}, "sniDomains": ["cats"]}
+    await world.put(PROXY, "gateway-proxy", proxy(files, config(DOGS, "dogs")))
+    await world.read(dogs=tls())
+    before = world.pipeline.snapshot(PROXY_SOURCE.ref)
+    assert world.secrets == {"files:/cert:/key:", "secret:ns/dogs"}
+
+    assert not world.pipeline.secrets.try_again(["secret:ns/dogs"])
+    assert world.pipeline.secrets.try_again(world.secrets)
+    after = (await world.pipeline.apply(Changes())).snapshots[ROLE]
+
+    assert after is not None
+    assert after.of(LISTENER) is before.of(LISTENER)
+    [changed] = after.of(SECRET).by_name.items() - before.of(SECRET).by_name.items()
+    assert changed[0] == "files:/cert:/key:"
+
+
 async def test_what_stands_in_for_something_keeps_its_secrets() -> None:
     world = Secrets()
     await world.put(PROXY, "gateway-proxy", proxy(config(CATS, "cats")))

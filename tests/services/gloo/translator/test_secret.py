@@ -69,3 +69,21 @@ def test_a_name_leads_back_to_its_secret_or_its_files() -> None:
     assert pair.certificate_chain.filename == "/a b:c%"
     assert secret_of_files(trusted_file_name("/ca")) is not None
     assert secret_of_files(pair_name(ref)) is None
+
+
+def test_a_further_attempt_is_another_way_to_the_same_files() -> None:
+    name = pair_files_name("/etc/cert.pem", "key.pem", "")
+    bodies = []
+    for attempt in range(3):
+        made = secret_of_files(name, attempt)
+        assert made is not None
+        pair = tls.Secret.parse(made.body).tls_certificate
+        assert pair is not None
+        assert pair.certificate_chain is not None
+        assert pair.private_key is not None
+        assert pair.ocsp_staple is None
+        assert pair.certificate_chain.filename in ("/etc/cert.pem", "//etc/cert.pem")
+        assert pair.private_key.filename in ("key.pem", "./key.pem")
+        bodies.append(made.body)
+
+    assert bodies[0] == bodies[2] != bodies[1]
