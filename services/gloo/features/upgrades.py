@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from protos import gloo
 from protos.envoy import route
@@ -12,24 +12,35 @@ WEBSOCKET, CONNECT = "websocket", "CONNECT"
 
 
 def allow(configs: Sequence[gloo.ProtocolUpgradeConfig], scope: Scope) -> Patch:
-    found: dict[str, route.RouteActionUpgradeConfig] = {}
+    found = []
+    for kind, spec, i in named_upgrades(configs, scope):
+        terminate = configs[i].connect_terminate is not None
+        found.append(
+            route.RouteActionUpgradeConfig(
+                upgrade_type=kind,
+                enabled=spec.enabled,
+                connect_config=route.RouteActionUpgradeConfigConnectConfig() if terminate else None,
+            )
+        )
+    return Patch(action={"upgrade_configs": found})
+
+
+def named_upgrades(
+    configs: Sequence[gloo.ProtocolUpgradeConfig], scope: Scope
+) -> Iterator[tuple[str, gloo.ProtocolUpgradeConfigProtocolUpgradeSpec, int]]:
+    """Each upgrade's name to Envoy, what is said of it, and where."""
+    seen = set()
     for i, config in enumerate(configs):
-        kind, terminated = CONNECT, None
-        if config.websocket is not None:
-            kind, spec = WEBSOCKET, config.websocket
-        elif config.connect is not None:
-            spec = config.connect
-        elif config.connect_terminate is not None:
-            spec, terminated = config.connect_terminate, route.RouteActionUpgradeConfigConnectConfig()
-        else:
+        given = (config.websocket, config.connect, config.connect_terminate)
+        spec = next((each for each in given if each is not None), None)
+        if spec is None:
             scope.error(f"[{i}]", "no upgrade; one of websocket, connect, connectTerminate")
             continue
-        if kind in found:
+        kind = WEBSOCKET if config.websocket is not None else CONNECT
+        if kind in seen:
             scope.error(f"[{i}]", f"{kind} is here twice")
-        found[kind] = route.RouteActionUpgradeConfig(
-            upgrade_type=kind, enabled=spec.enabled, connect_config=terminated
-        )
-    return Patch(action={"upgrade_configs": list(found.values())})
+        seen.add(kind)
+        yield kind, spec, i
 
 
 FEATURES = (

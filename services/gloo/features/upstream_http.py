@@ -11,6 +11,7 @@ from services.gloo.plugin import Feature, Patch, Scope
 from shared.codec.encode import pack
 
 PRESERVE_CASE = "envoy.http.stateful_header_formatters.preserve_case"
+PRESERVING = preserve_case.PreserveCaseFormatterConfig()
 DOWNSTREAM = gloo.UpstreamClusterProtocolSelection.USE_DOWNSTREAM_PROTOCOL
 LEAST_WINDOW, LARGEST = 65535, 2**31 - 1
 ONLY_HTTP2 = (
@@ -68,20 +69,27 @@ def common_options(config: gloo.ConnectionConfig, scope: Scope) -> dict[str, Any
 def http1_options(given: gloo.Http1ProtocolOptions | None) -> core.Http1ProtocolOptions:
     if given is None:
         return core.Http1ProtocolOptions()
-    out = core.Http1ProtocolOptions(
+    return core.Http1ProtocolOptions(
         enable_trailers=given.enable_trailers,
         override_stream_error_on_invalid_http_message=given.override_stream_error_on_invalid_http_message,
+        header_key_format=header_key_format(
+            proper_case=given.proper_case_header_key_format,
+            preserve_case=given.preserve_case_header_key_format,
+        ),
     )
-    if given.proper_case_header_key_format:
-        out.header_key_format = core.Http1ProtocolOptionsHeaderKeyFormat(
-            proper_case_words=core.Http1ProtocolOptionsHeaderKeyFormatProperCaseWords()
-        )
-    elif given.preserve_case_header_key_format:
-        formatter = core.TypedExtensionConfig(
-            name=PRESERVE_CASE, typed_config=pack(preserve_case.PreserveCaseFormatterConfig())
-        )
-        out.header_key_format = core.Http1ProtocolOptionsHeaderKeyFormat(stateful_formatter=formatter)
-    return out
+
+
+def header_key_format(
+    *, proper_case: bool | None, preserve_case: bool | None
+) -> core.Http1ProtocolOptionsHeaderKeyFormat | None:
+    """How the names of HTTP/1 headers are written; without either, in lower case."""
+    if proper_case:
+        words = core.Http1ProtocolOptionsHeaderKeyFormatProperCaseWords()
+        return core.Http1ProtocolOptionsHeaderKeyFormat(proper_case_words=words)
+    if preserve_case:
+        formatter = core.TypedExtensionConfig(name=PRESERVE_CASE, typed_config=pack(PRESERVING))
+        return core.Http1ProtocolOptionsHeaderKeyFormat(stateful_formatter=formatter)
+    return None
 
 
 def http2_options(upstream: gloo.Upstream, scope: Scope) -> core.Http2ProtocolOptions:

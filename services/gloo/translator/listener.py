@@ -149,8 +149,7 @@ def build_manager(name: str, http: gloo.HttpListener, joined: Joined) -> hcm.Htt
         stat_prefix=http.stat_prefix or HTTP_STAT_PREFIX,
         rds=hcm.Rds(config_source=ADS, route_config_name=route_configuration_name(name)),
         http_filters=http_filters(joined),
-        upgrade_configs=[hcm.HttpConnectionManagerUpgradeConfig(upgrade_type="websocket")],
-        normalize_path=True,
+        **joined.fields,
     )
 
 
