@@ -16,7 +16,7 @@ from services.gloo.parts import WHOLE, domains_of
 from services.gloo.plugin import Policy
 from services.gloo.resources import EMPTY, Resource, Resources
 from services.gloo.sanitize import choose_host, choose_resource, fallback_resources, has_errors
-from services.gloo.translator.consul import ConsulSelection
+from services.gloo.translator.consul import ConsulSelection, destination_cluster_name
 from services.gloo.translator.listener import TranslatedListener, listener_conflicts, translate_listener
 from services.gloo.translator.names import route_configuration_name
 from services.gloo.translator.patches import looked_at
@@ -29,6 +29,7 @@ from services.gloo.translator.virtual_host import (
     join_route_configuration,
     translate_virtual_host,
 )
+from services.gloo.xds.wire import mentions
 from shared.incremental.units import Key, Read, Units
 from shared.ref import Ref, Source
 from shared.report import Report
@@ -195,22 +196,27 @@ class Proxies:
         secrets: dict[str, frozenset[Source]] = {}
         conflicts = listener_conflicts(proxy.listeners)
         for i, (given, sheet) in enumerate(zip(proxy.listeners, self._sheets[ref].values(), strict=True)):
-            done = self._listener(sheet.listener, given, i, owner, conflicts.get(i, ""), get)
-            merge_reports(reports, done.reports)
             last_good = before.listeners.by_name.get(given.name) or self._memory.listener(ref, given.name)
+            done = self._listener(sheet.listener, given, i, owner, conflicts.get(i, ""), get, last_good)
+            merge_reports(reports, done.reports)
             errors = done.resource is None and has_errors(done.reports)
             made = choose_resource(done.resource, errors, last_good)
             hosts = self._served_hosts(sheet, reports, partial) if i not in conflicts else []
             if made is not None and made.name not in {each.name for each in listeners}:
-                name = route_configuration_name(given.name)
                 listeners.append(made)
                 asking = done.secrets
                 if made is not done.resource:
                     asking = dict.fromkeys(names_asked_for(made.body), made.sources)
                 for secret, sources in asking.items():
                     secrets[secret] = secrets.get(secret, frozenset()) | sources
-                routes.append(join_route_configuration(name, hosts, given.route_options))
-                selections.update(*(host.selections for host in hosts))
+                name = route_configuration_name(given.name)
+                if given.tcp_listener is None:
+                    routes.append(join_route_configuration(name, hosts, given.route_options))
+                    selections.update(*(host.selections for host in hosts))
+                    continue
+                if (kept := before.routes.by_name.get(name)) is not None and made is last_good:
+                    routes.append(kept)  # the listener was one of HTTP, and goes on
+                selections |= done.selections | self._selected(made, before)
         served = ServedProxy(
             listeners=before.listeners.patched(put=listeners, drop=_others(before.listeners, listeners)),
             routes=before.routes.patched(put=routes, drop=_others(before.routes, routes)),
@@ -223,6 +229,11 @@ class Proxies:
         self._memory.forget(ref)
         return served
 
+    def _selected(self, made: Resource, before: ServedProxy) -> set[ConsulSelection]:
+        """What `consul` destinations chose before, as far as *made* still names it."""
+        known = self._memory.known() | {destination_cluster_name(each): each for each in before.selections}
+        return {each for name, each in known.items() if mentions(made.body, [name.encode()])}
+
     def _listener(
         self,
         unit: ListenerUnit,
@@ -231,6 +242,7 @@ class Proxies:
         owner: Source,
         conflict: str,
         get: Callable[[Key], Any],
+        served: Resource | None,
     ) -> TranslatedListener:
         """A listener, translated again when it differs in more than its virtual hosts."""
         head = given
@@ -255,6 +267,7 @@ class Proxies:
             conflict,
             read=read,
             last_good=unit.done.tls if unit.done is not None else self._memory.tls(owner.ref, given.name),
+            served=served,
         )
         unit.given, unit.looked = now, looked
         return unit.done

@@ -117,8 +117,7 @@ def translate_world(
         resources["listeners"] += done.listeners
         resources["routes"] += done.routes
         reports.update(done.reports)
-        chosen = {selection for host in done.hosts for selection in host.selections}
-        resources["clusters"] += [translate_selection(each, policy) for each in sorted(chosen)]
+        resources["clusters"] += [translate_selection(each, policy) for each in sorted(done.selections)]
         if any(FALLBACK_CLUSTER in host.clusters for host in done.hosts):
             for kind, made in zip(
                 ("clusters", "listeners", "routes"), fallback_resources(policy), strict=True

@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from protos import gateway
 from services.gateway.translator import labels
 from services.gateway.translator.model import GW, Document, Head, Read, TranslatedGateway, Version
+from services.gateway.translator.render import fill_namespaces
 from shared.codec.documents import to_document
 from shared.errors import InvalidResource
 from shared.ref import Ref
@@ -24,16 +25,16 @@ def translate_gateway(ref: Ref, read: Read) -> TranslatedGateway:
     outcome = TranslatedGateway()
     if version.current is not None:
         report = Report()
-        head = _translate(version.current, report)
+        head = _translate(ref, version.current, report)
         outcome = TranslatedGateway(offered=None if report.errors else head, report=report)
     if version.fallback is None:
         return outcome
     unheard = Report()
-    head = _translate(version.fallback, unheard)
+    head = _translate(ref, version.fallback, unheard)
     return replace(outcome, held=None if unheard.errors else head)
 
 
-def _translate(written: gateway.Gateway, report: Report) -> Head | None:
+def _translate(ref: Ref, written: gateway.Gateway, report: Report) -> Head | None:
     with report.collect():
         _check_address(written.bind_address)
     if not 0 < written.bind_port <= MAX_PORT:
@@ -57,7 +58,9 @@ def _translate(written: gateway.Gateway, report: Report) -> Head | None:
     if written.route_options is not None:
         listener["routeOptions"] = to_document(written.route_options)
     if written.tcp_gateway is not None:
-        listener["tcpListener"] = to_document(written.tcp_gateway)
+        listener["tcpListener"] = _tcp(written.tcp_gateway, ref.namespace)
+        if written.ssl:
+            report.warn("ssl", "has no effect on TCP; each of tcpHosts has an sslConfig of its own")
     http: Document | None = None
     if written.http_gateway is not None:
         http = {}
@@ -74,6 +77,13 @@ def _translate(written: gateway.Gateway, report: Report) -> Head | None:
         listener=listener,
         http=http,
     )
+
+
+def _tcp(written: gateway.TcpGateway, namespace: str) -> Document:
+    document = to_document(written)
+    for host in document.get("tcpHosts", ()):
+        fill_namespaces(host.get("destination", {}), namespace)
+    return document
 
 
 def _check_address(address: str) -> None:

@@ -1,6 +1,6 @@
-"""Listeners: an address and a connection manager that fetches its routes by RDS.
+"""Listeners: an address, and a connection manager that fetches its routes by RDS, or TCP hosts.
 
-A listener does not depend on its virtual hosts: every HTTP filter there is stands in it from the start,
+An HTTP listener does not depend on its virtual hosts: every HTTP filter there is stands in it from the start,
 in one fixed order, the router last. The listener's options switch some on; all others are disabled.
 """
 
@@ -17,6 +17,7 @@ from services.gloo.features import FEATURES
 from services.gloo.plugin import Policy, Reader, Scope, read_nothing
 from services.gloo.resources import Resource, resource
 from services.gloo.translator.ads import ADS
+from services.gloo.translator.consul import ConsulSelection
 from services.gloo.translator.filter_chains import NO_CONFIGS, Chain, configurations, translate_chains
 from services.gloo.translator.names import HTTP_STAT_PREFIX, route_configuration_name
 from services.gloo.translator.patches import Joined, join_patches
@@ -24,6 +25,7 @@ from services.gloo.translator.secret import names_asked_for
 from services.gloo.translator.sources import Origin, Reports, attribute, origins_of
 from services.gloo.translator.ssl import tls_socket
 from services.gloo.translator.supported import refuse_unread
+from services.gloo.translator.tcp import asks_for_names, translate_tcp
 from shared.codec.encode import encode, pack
 from shared.ref import Source
 from shared.report import Report
@@ -39,13 +41,14 @@ class TranslatedListener:
     """*resource* is None when there are no virtual hosts or something is wrong with all of it.
 
     *tls* are the last good TLS configurations by where they stand; *secrets* the names of those that are
-    needed, and the objects they are needed for.
+    needed, and the objects they are needed for; *selections* what `consul` destinations of TCP chose.
     """
 
     resource: Resource | None
     reports: Reports
     tls: Mapping[Origin, gloo.SslConfig]
     secrets: Mapping[str, frozenset[Source]]
+    selections: frozenset[ConsulSelection] = frozenset()
 
 
 def translate_listener(
@@ -57,12 +60,19 @@ def translate_listener(
     *,
     read: Reader = read_nothing,
     last_good: Mapping[Origin, gloo.SslConfig] = NO_CONFIGS,
+    served: Resource | None = None,
 ) -> TranslatedListener:
     """A listener; *path* is its own in *owner*, the Proxy. *conflict* is what ``listener_conflicts`` says of
-    it, *last_good* are TLS configurations to use in place of broken ones."""
+    it, *last_good* are TLS configurations to use in place of broken ones, as TCP hosts of *served* are."""
     report = Report()
     refuse_unread(given, report)
     check_listener(given, report)
+    if given.tcp_listener is not None:
+        if conflict:
+            report.error("", conflict)
+        scope = Scope(path="tcpListener", report=report, policy=policy, read=read)
+        origins = origins_of(given) or (Origin(source=owner, path=path),)
+        return tcp_listener(given, given.tcp_listener, scope, origins, served)
     options = (given.http_listener and given.http_listener.options) or gloo.HttpListenerOptions()
     scope = Scope(path="httpListener.options", report=report, policy=policy, read=read)
     joined = join_patches("on_listener", options, scope)
@@ -75,8 +85,8 @@ def translate_listener(
     good = {each.origin: last_good[each.origin] for each in brought if each.origin in last_good}
     found = None
     http = given.http_listener
-    served = http is not None and http.virtual_hosts and (chains or not given.ssl_configurations)
-    if http is not None and served and not report.errors:
+    serving = http is not None and http.virtual_hosts and (chains or not given.ssl_configurations)
+    if http is not None and serving and not report.errors:
         with report.collect():
             sources = {origin.source for origin in origins} or {owner}
             found = resource(given.name, encode(build_listener(given, http, joined, chains)), sources)
@@ -86,6 +96,33 @@ def translate_listener(
         reports=reports,
         tls=good | {origin: config for chain in chains for origin, config in chain.good.items()},
         secrets=secrets_of(chains),
+    )
+
+
+def tcp_listener(
+    given: gloo.Listener,
+    tcp: gloo.TcpListener,
+    scope: Scope,
+    origins: Sequence[Origin],
+    served: Resource | None,
+) -> TranslatedListener:
+    """A listener of TCP hosts; what is wrong with one of them is reported and costs only that one."""
+    done = translate_tcp(tcp, scope, served)
+    sources = frozenset(origin.source for origin in origins)
+    found, secrets = None, frozenset[str]()
+    if done.chains and not scope.report.errors:
+        out = framed(given, done.chains, with_names=asks_for_names(tcp, done.chains))
+        found = resource(given.name, encode(out), sources)
+        secrets = names_asked_for(found.body)
+    scope.report.add(done.report)
+    reports = Reports()
+    attribute(scope.report, origins, reports)
+    return TranslatedListener(
+        resource=found,
+        reports=reports,
+        tls=NO_CONFIGS,
+        secrets=dict.fromkeys(secrets, sources),
+        selections=frozenset(done.found.selections),
     )
 
 
@@ -108,10 +145,16 @@ def check_listener(given: gloo.Listener, report: Report) -> None:
         report.error("bindAddress", f"{checks.shown(given.bind_address)} is no IP address")
     if problem := checks.port(given.bind_port):
         report.error("bindPort", problem)
-    if given.http_listener is None:
-        others = (given.tcp_listener, given.hybrid_listener, given.aggregate_listener)
-        if not any(other is not None for other in others):
-            report.error("", "no listener type; httpListener")
+    if given.tcp_listener is not None:
+        if given.ssl_configurations:
+            report.error(
+                "sslConfigurations", "goes with httpListener; a TCP host has an sslConfig of its own"
+            )
+        if given.route_options is not None:
+            report.warn("routeOptions", "has no effect on TCP")
+    elif given.http_listener is None:
+        if given.hybrid_listener is None and given.aggregate_listener is None:
+            report.error("", "no listener type; one of httpListener, tcpListener")
     elif problem := checks.text_value(given.http_listener.stat_prefix, MAX_STAT_PREFIX):
         report.error("httpListener.statPrefix", problem)
 
@@ -121,6 +164,16 @@ def build_listener(
 ) -> listener.Listener:
     manager = build_manager(given.name, http, joined)
     filters = [listener.Filter(name=CONNECTION_MANAGER, typed_config=pack(manager))]
+    built = sorted((chain.build(filters) for chain in chains), key=lambda chain: chain.name)
+    return framed(
+        given, built or [listener.FilterChain(filters=filters)], with_names=bool(given.ssl_configurations)
+    )
+
+
+def framed(
+    given: gloo.Listener, chains: list[listener.FilterChain], *, with_names: bool
+) -> listener.Listener:
+    """The listener around its filter chains; *with_names* it looks for the server names of TLS."""
     return listener.Listener(
         name=given.name,
         address=core.Address(
@@ -130,16 +183,15 @@ def build_listener(
                 ipv4_compat=given.bind_address == "::",
             )
         ),
-        listener_filters=listener_filters(given),
-        filter_chains=sorted((chain.build(filters) for chain in chains), key=lambda chain: chain.name)
-        or [listener.FilterChain(filters=filters)],
+        listener_filters=listener_filters(given, with_names=with_names),
+        filter_chains=chains,
     )
 
 
-def listener_filters(given: gloo.Listener) -> list[listener.ListenerFilter]:
+def listener_filters(given: gloo.Listener, *, with_names: bool) -> list[listener.ListenerFilter]:
     """A TLS listener always looks for the name asked for: the first one to come must not drain it."""
     filters = [(PROXY_PROTOCOL, pack(proxy_protocol.ProxyProtocol()))] if given.use_proxy_proto else []
-    if given.ssl_configurations:
+    if with_names:
         filters.append((TLS_INSPECTOR, pack(tls_inspector.TlsInspector())))
     return [listener.ListenerFilter(name=name, typed_config=config) for name, config in filters]
 

@@ -10,6 +10,7 @@ FALLBACK_CLUSTER = "fallback_cluster_for_invalid_routes"
 FALLBACK_LISTENER = "fallback_listener_for_invalid_routes"
 FALLBACK_SOCKET = "@fallback_listener_for_invalid_routes"
 HTTP_STAT_PREFIX = "http"
+TCP_STAT_PREFIX = "tcp"
 TUNNEL = "solo_io_generated_self_listener_"
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from protos import gloo
 from services.gloo.plugin import Policy, Reader
 from services.gloo.resources import Resource
+from services.gloo.translator.consul import ConsulSelection
 from services.gloo.translator.listener import listener_conflicts, translate_listener
 from services.gloo.translator.names import route_configuration_name
 from services.gloo.translator.patches import looked_at
@@ -31,12 +32,13 @@ class TranslatedProxy:
     listeners: tuple[Resource, ...]
     routes: tuple[Resource, ...]
     hosts: tuple[TranslatedHost, ...]
+    selections: frozenset[ConsulSelection]
     reports: Reports
 
 
 def translate_proxy(proxy: gloo.Proxy, owner: Source, read: Reader, policy: Policy) -> TranslatedProxy:
     reports: Reports = {owner: check_proxy(proxy)}
-    listeners, routes, hosts = [], [], []
+    listeners, routes, hosts, selections = [], [], [], set[ConsulSelection]()
     conflicts = listener_conflicts(proxy.listeners)
     for i, given in enumerate(proxy.listeners):
         done = translate_listener(given, f"listeners[{i}]", owner, policy, conflicts.get(i, ""), read=read)
@@ -45,10 +47,17 @@ def translate_proxy(proxy: gloo.Proxy, owner: Source, read: Reader, policy: Poli
         hosts += served
         if done.resource is not None:
             listeners.append(done.resource)
+            selections |= done.selections
+        if done.resource is not None and given.http_listener is not None:
             name = route_configuration_name(given.name)
             routes.append(join_route_configuration(name, served, given.route_options))
+    selections.update(*(host.selections for host in hosts))
     return TranslatedProxy(
-        listeners=tuple(listeners), routes=tuple(routes), hosts=tuple(hosts), reports=reports
+        listeners=tuple(listeners),
+        routes=tuple(routes),
+        hosts=tuple(hosts),
+        selections=frozenset(selections),
+        reports=reports,
     )
 
 

@@ -27,8 +27,8 @@ BOOKKEEPING = ("metadata", "status", "namespacedStatuses")
 READ: Mapping[str, tuple[str, ...]] = {
     "Proxy": ("listeners", *BOOKKEEPING),
     "Listener": (
-        *("name", "bindAddress", "bindPort", "useProxyProto", "httpListener", "sslConfigurations"),
-        *("options", "routeOptions", "metadata", "metadataStatic"),
+        *("name", "bindAddress", "bindPort", "useProxyProto", "httpListener", "tcpListener"),
+        *("sslConfigurations", "options", "routeOptions", "metadata", "metadataStatic"),
     ),
     "ListenerOptions": (),
     "RouteConfigurationOptions": ALL,
@@ -37,6 +37,12 @@ READ: Mapping[str, tuple[str, ...]] = {
     "ResourceRef": ALL,
     "HttpListener": ("virtualHosts", "options", "statPrefix", "metadata", "metadataStatic"),
     "HttpListenerOptions": tuple(feature.name for feature in FEATURES if feature.on_listener),
+    "TcpListener": ("tcpHosts", "options", "statPrefix"),
+    "TcpListenerOptions": ("tcpProxySettings",),
+    "TcpProxySettings": ("maxConnectAttempts", "idleTimeout", "tunnelingConfig"),
+    "TcpProxySettings.TunnelingConfig": ALL,
+    "TcpHost": ALL,
+    "TcpHost.TcpAction": ALL,
     "VirtualHost": ("name", "domains", "routes", "options", "metadata", "metadataStatic"),
     "VirtualHostOptions": tuple(feature.name for feature in FEATURES if feature.on_virtual_host),
     "Route": ALL,
@@ -81,7 +87,7 @@ READ: Mapping[str, tuple[str, ...]] = {
 # Checked where they are translated, one by one, so that each answers for itself.
 APART = {
     *(("Proxy", "listeners"), ("Listener", "sslConfigurations")),
-    *(("HttpListener", "virtualHosts"), ("VirtualHost", "routes")),
+    *(("HttpListener", "virtualHosts"), ("VirtualHost", "routes"), ("TcpListener", "tcpHosts")),
 }
 # Not for translation: who owns an object and what was said of it.
 UNCHECKED = frozenset(("Metadata", "Status", "NamespacedStatuses", "SourceMetadata", "DiscoveryMetadata"))

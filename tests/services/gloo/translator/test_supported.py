@@ -35,6 +35,7 @@ from tests.support.golden import translate_case
 ROOTS: dict[str, Any] = {"Proxy": gloo.Proxy, "Listener": gloo.Listener, "VirtualHost": gloo.VirtualHost}
 ROOTS |= {
     "SslConfig": gloo.SslConfig,
+    "TcpHost": gloo.TcpHost,
     "Route": gloo.Route,
     "Upstream": gloo.Upstream,
     "UpstreamGroup": gloo.UpstreamGroup,

@@ -1,0 +1,211 @@
+"""TCP: a filter chain for each host of a listener, chosen by the server name that the client asks for.
+
+A host with a mistake costs only itself: the chain that served it before stays. A chain depends on nothing but
+its own host, so an edit of one closes the connections of no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from protos import gloo
+from protos.envoy import listener, route, sni_cluster, tcp_proxy
+from services.gloo import checks
+from services.gloo.features.headers import added
+from services.gloo.features.tunnel import HOST_AND_PORT
+from services.gloo.plugin import Scope
+from services.gloo.resources import Resource
+from services.gloo.translator.destination import Found, translate_action
+from services.gloo.translator.names import TCP_STAT_PREFIX, ref_of
+from services.gloo.translator.ssl import downstream_tls, sni_problem, tls_socket
+from services.gloo.translator.supported import refuse_unread
+from shared.codec.encode import pack
+from shared.report import Report
+
+TCP_PROXY = "envoy.filters.network.tcp_proxy"
+SNI_CLUSTER = "envoy.filters.network.sni_cluster"
+EVERY_NAME = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class TcpChains:
+    """The filter chains of a listener, what they refer to, and what is wrong with single hosts."""
+
+    chains: list[listener.FilterChain] = field(default_factory=list)
+    found: Found = field(default_factory=Found)
+    report: Report = field(default_factory=Report)
+
+
+def translate_tcp(given: gloo.TcpListener, scope: Scope, served: Resource | None) -> TcpChains:
+    """The chains of *given*; what is wrong with all of them goes to *scope*. *served* is the listener as it
+    was before: who had a name then keeps it."""
+    settings = proxy_settings(given, scope)
+    before = chains_of(served) if served is not None else {}
+    done, taken = TcpChains(), dict[str, str]()
+    made: dict[str, listener.FilterChain | None] = {}
+    for i in sorted(range(len(given.tcp_hosts)), key=lambda i: given.tcp_hosts[i].name not in before):
+        host, report = given.tcp_hosts[i], Report()
+        chain = translate_host(host, settings, replace(scope, path="", report=report), done.found)
+        clashes = [name for name in names_of(chain) if name in taken]
+        for name in clashes:
+            what = f"{name} goes" if name else "needed: all other names go"
+            report.error("sslConfig.sniDomains", f"{what} to the host {taken[name]}")
+        if host.name and host.name in made:
+            report.error("name", f"another host is named {host.name}, too")
+        else:
+            made[host.name] = chain if not clashes else None
+            taken |= dict.fromkeys(names_of(made[host.name]), host.name)
+        done.report.add(report, f"{scope.path}.tcpHosts[{i}]")
+    for name in sorted(made):
+        stale = before.get(name)
+        if made[name] is None and stale is not None and taken.keys().isdisjoint(names_of(stale)):
+            made[name] = stale
+            taken |= dict.fromkeys(names_of(stale), name)
+    done.chains = [chain for _, chain in sorted(made.items()) if chain is not None]
+    return done
+
+
+def translate_host(
+    host: gloo.TcpHost, settings: Mapping[str, Any], scope: Scope, found: Found
+) -> listener.FilterChain | None:
+    """The chain of one host, None when there is a mistake in it."""
+    refuse_unread(host, scope.report)
+    if not host.name:
+        scope.error("name", "required")
+    elif problem := checks.text_value(host.name):
+        scope.error("name", problem)
+    to = destination(host.destination, scope, found)
+    broken = bool(scope.report.errors)  # a Secret with a problem has a last good version: no reason to refuse
+    chain = listener.FilterChain(name=host.name, filters=list(filters(to, settings)))
+    return chain if encrypt(chain, host.ssl_config, scope) and not broken else None
+
+
+def encrypt(chain: listener.FilterChain, config: gloo.SslConfig | None, scope: Scope) -> bool:
+    """Have *chain* take what *config* says; False when that cannot be."""
+    if config is None:
+        return True
+    scope = replace(scope, path="sslConfig")
+    if config.sni_domains:
+        names = sorted({name.lower() for name in config.sni_domains})
+        chain.filter_chain_match = listener.FilterChainMatch(server_names=names)
+    if config == gloo.SslConfig(sni_domains=config.sni_domains):
+        return passes_on(config, scope)
+    context = downstream_tls(config, scope)
+    if context is not None:
+        chain.transport_socket = tls_socket(context)
+        chain.transport_socket_connect_timeout = config.transport_socket_connect_timeout
+    return context is not None
+
+
+def passes_on(config: gloo.SslConfig, scope: Scope) -> bool:
+    """TLS without a certificate of ours is the upstream's business: only the names are looked at."""
+    problems = [sni_problem(name) for name in config.sni_domains]
+    for i, problem in enumerate(problems):
+        if problem:
+            scope.error(f"sniDomains[{i}]", problem)
+    if not problems:
+        scope.error(
+            "", "needs a certificate (secretRef, sslFiles or sds), or sniDomains to pass on encrypted"
+        )
+    return bool(problems) and not any(problems)
+
+
+def destination(action: gloo.TcpHostTcpAction | None, scope: Scope, found: Found) -> dict[str, Any] | None:
+    """Where connections go, as fields of Envoy's TcpProxy; None when it is to the server name's cluster."""
+    if action is not None and action.forward_sni_cluster_name is not None:
+        return None
+    if action is None or action == gloo.TcpHostTcpAction():
+        scope.error("destination", "required: one of single, multi, upstreamGroup, forwardSniClusterName")
+        return {}
+    # An HTTP answer in place of a missing upstream's would be no answer here.
+    policy = replace(scope.policy, replace_invalid_routes=False)
+    to = gloo.RouteAction(single=action.single, multi=action.multi, upstream_group=action.upstream_group)
+    fields = translate_action(to, "destination", scope.read, policy, scope.report, found)
+    warn_of_options(action, scope)
+    weighted: route.WeightedCluster | None = fields.pop("weighted_clusters", None)
+    if weighted is None:
+        return fields
+    shares = [
+        tcp_proxy.TcpProxyWeightedClusterClusterWeight(
+            name=each.name, weight=each.weight, metadata_match=each.metadata_match
+        )
+        for each in weighted.clusters
+        if each.weight  # Envoy takes no share of 0
+    ]
+    return {"weighted_clusters": tcp_proxy.TcpProxyWeightedCluster(clusters=shares)}
+
+
+def warn_of_options(action: gloo.TcpHostTcpAction, scope: Scope) -> None:
+    """Options of weighted destinations are about HTTP, all of them."""
+    where, members = "destination.multi", action.multi.destinations if action.multi is not None else []
+    if action.upstream_group is not None:
+        where = "destination.upstreamGroup"
+        group: gloo.UpstreamGroup | None = scope.read("UpstreamGroup", ref_of(action.upstream_group))
+        members = group.destinations if group is not None else []
+    if any(member.options is not None for member in members):
+        scope.warn(where, "options of destinations have no effect on TCP")
+
+
+def filters(to: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> Iterator[listener.Filter]:
+    if to is None:
+        yield listener.Filter(name=SNI_CLUSTER, typed_config=pack(sni_cluster.SniCluster()))
+    through = tcp_proxy.TcpProxy(**(to or {"cluster": ""}), **settings)
+    yield listener.Filter(name=TCP_PROXY, typed_config=pack(through))
+
+
+def proxy_settings(given: gloo.TcpListener, scope: Scope) -> dict[str, Any]:
+    """What is the same for all hosts, as fields of Envoy's TcpProxy."""
+    if problem := checks.text_value(given.stat_prefix):
+        scope.error("statPrefix", problem)
+    fields: dict[str, Any] = {"stat_prefix": given.stat_prefix or TCP_STAT_PREFIX}
+    settings = given.options.tcp_proxy_settings if given.options is not None else None
+    if settings is None:
+        return fields
+    scope = replace(scope, path=f"{scope.path}.options.tcpProxySettings")
+    if settings.idle_timeout is not None and (problem := checks.duration(settings.idle_timeout)):
+        scope.error("idleTimeout", problem)
+    if settings.max_connect_attempts == 0:
+        scope.error("maxConnectAttempts", "must be more than 0")
+    fields["idle_timeout"] = settings.idle_timeout
+    fields["max_connect_attempts"] = settings.max_connect_attempts
+    if settings.tunneling_config is not None:
+        at = replace(scope, path=f"{scope.path}.tunnelingConfig")
+        fields["tunneling_config"] = tunnel(settings.tunneling_config, at)
+    return fields
+
+
+def tunnel(config: gloo.TcpProxySettingsTunnelingConfig, scope: Scope) -> tcp_proxy.TcpProxyTunnelingConfig:
+    """The host to ask the upstream for may be made of what is known of the connection."""
+    wanted = config.hostname
+    found = HOST_AND_PORT.fullmatch(wanted)
+    if "%" in wanted:
+        if problem := checks.format_string(wanted):
+            scope.error("hostname", problem)
+    elif not found or checks.host_name(found[1].strip("[]")) or checks.port(int(found[2])):
+        scope.error("hostname", f"{checks.shown(wanted)} is no host with a port: example.com:443")
+    headers = added(config.headers_to_add, "headersToAdd", scope)
+    return tcp_proxy.TcpProxyTunnelingConfig(hostname=wanted, headers_to_add=headers)
+
+
+def asks_for_names(given: gloo.TcpListener, chains: Sequence[listener.FilterChain]) -> bool:
+    """Whether Envoy has to look for server names, for which clients must be the first to speak."""
+    return any(chain.filter_chain_match is not None for chain in chains) or any(
+        host.ssl_config is not None
+        or (host.destination is not None and host.destination.forward_sni_cluster_name is not None)
+        for host in given.tcp_hosts
+    )
+
+
+def names_of(chain: listener.FilterChain | None) -> list[str]:
+    """The server names that a chain takes."""
+    if chain is None:
+        return []
+    return chain.filter_chain_match.server_names if chain.filter_chain_match is not None else [EVERY_NAME]
+
+
+def chains_of(served: Resource) -> dict[str, listener.FilterChain]:
+    """The chains of hosts in a listener as it was served, by name."""
+    chains = listener.Listener.parse(served.body).filter_chains
+    return {chain.name: chain for chain in chains if any(each.name == TCP_PROXY for each in chain.filters)}
