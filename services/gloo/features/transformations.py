@@ -22,10 +22,16 @@ OFF = route.FilterConfig(disabled=True)
 
 
 def transform_in_stages(staged: gloo.TransformationStages, scope: Scope) -> Patch:
-    """The innermost options count alone: a stage they say nothing of is off, whatever those around say."""
+    """The innermost options count alone: a stage they say nothing of is off, whatever those around say.
+
+    Envoy decides which filters a request passes by its first route; so where another route may be chosen
+    after the early stage, the regular filter only has nothing to do.
+    """
     filters: dict[str, betterproto2.Message] = {EARLY: OFF}
     if scope.options.transformations is None:
-        filters[REGULAR] = OFF
+        early = staged.early or gloo.RequestResponseTransformations()
+        leaves = any(each.clear_route_cache for each in early.request_transforms)
+        filters[REGULAR] = per_route({}) if leaves else OFF
     for name, at, stage in ((EARLY, "early", staged.early), (REGULAR, "regular", staged.regular)):
         if stage is not None:
             filters[name] = per_route(stage_program(stage, bool(staged.escape_characters), below(scope, at)))

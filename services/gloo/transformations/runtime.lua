@@ -223,12 +223,12 @@ end
 -- Where the match begins and ends (behind it), and the wanted group; *whole* takes all of the text from *from*.
 local function match(pattern, text, from, whole, budget)
   local program, last, length = pattern.program, pattern.last, #text
-  local now, later, seen = { n = 0 }, { n = 0 }, {}
+  local now, later, seen, steps = { n = 0 }, { n = 0 }, {}, budget.steps
   local found, found_end, found_open, found_close
 
   local function add(list, pc, pos, start, open, close)
     while seen[pc] ~= pos do
-      seen[pc] = pos
+      seen[pc], steps = pos, steps - 1
       local step = program[pc]
       if step and step.way then
         if step.other then
@@ -260,8 +260,7 @@ local function match(pattern, text, from, whole, budget)
     if now.n == 0 then
       if found or whole then break end
     else
-      budget.steps = budget.steps - now.n
-      if budget.steps < 0 then error(TOO_LARGE, 0) end
+      if steps < 0 then error(TOO_LARGE, 0) end
       local code = byte(text, pos)
       for i = 1, now.n, 4 do
         local pc = now[i]
@@ -278,6 +277,7 @@ local function match(pattern, text, from, whole, budget)
       later.n = 0
     end
   end
+  budget.steps = steps
   return found, found_end, found_open, found_close
 end
 
@@ -746,7 +746,7 @@ local function worked_out(given, handle, text, kept)
   for kind, list in pairs({ set = given.set, append = given.append }) do
     for i, each in ipairs(list) do
       local value = each.template(scope)
-      if value ~= "" then check_header(each.name, value) end
+      check_header(each.name, value)
       found[kind][i] = value
     end
   end

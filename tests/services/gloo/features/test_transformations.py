@@ -67,8 +67,28 @@ TEMPLATES: list[tuple[str, Any, Document, str | None]] = [
 ]
 
 
-def template(text: str) -> Document:
-    return {"transformationTemplate": {"body": {"text": text}}}
+# An expression and its group, the text, what is extracted.
+EXPRESSIONS: list[tuple[str, int, str, str]] = [
+    ("/users/([^/]+)(?:/.*)?", 1, "/users/ann/x", "ann"),
+    ("/users/([^/]+)", 1, "/users/ann/x", ""),
+    ("(a+?)(a*)", 1, "aaa", "a"),
+    ("(a+)(a*)", 2, "aaa", ""),
+    ("(?:(x)|y)+", 1, "yy", ""),
+    ("(?i)bearer (.+)", 1, "BEARER Token", "Token"),
+    ("(\\d{2,4})-(\\w*)", 1, "123-ab_9", "123"),
+    ("(?P<year>[0-9]{4})[[:punct:]].*", 1, "2026-11", "2026"),
+    ("([^\\s,;]+)[\\s,;].*", 1, "a,b", "a"),
+    ("\\Qa.b\\E\\x2e(.)", 1, "a.b.c", "c"),
+    (".*\\b(foo)\\b.*", 1, "a foo b", "foo"),
+    (".*\\b(foo)\\b.*", 1, "a food b", ""),
+    ("^(a|ab)(c|bcd)$", 1, "abcd", "a"),
+    ("(a|ab)(c|bcd)?(d*)", 1, "abd", "ab"),
+    ("((a*)*)*b", 1, "aaab", "aaa"),
+    ("(x?){3}y", 0, "xxy", "xxy"),
+    ("(?s:.)(.)", 1, "ab", "b"),
+    ("(caf\u00e9s?)!", 1, "caf\u00e9!", "caf\u00e9"),
+    ("(a*)*" * 20 + "b", 0, "a" * 60, ""),
+]
 
 
 def request(**of_template: Any) -> Document:
@@ -88,12 +108,127 @@ def route(path: str, options: Document) -> Document:
     return {"matchers": [{"prefix": path}], "routeAction": destination, "options": options}
 
 
-ROUTES = [
-    *(
-        route(f"/templates/{i}/", {"transformations": {"requestTransformation": template(text)}})
-        for i, (text, *_) in enumerate(TEMPLATES)
-    ),
+def extracting(regex: str, group: int = 0, **more: Any) -> Document:
+    return {"header": "x-source", "regex": regex, "subgroup": group, **more}
+
+
+def choosing(**matcher: Any) -> Document:
+    return {
+        "matcher": matcher,
+        "requestTransformation": {
+            "transformationTemplate": {"passthrough": {}, "headers": texts(x_a="chosen")}
+        },
+    }
+
+
+HEADERS = {
+    "headers": {**texts(x_set='{{ header("x-source") }}', x_empty=""), ":path": {"text": "/new?{{ 1 }}"}},
+    "headersToAppend": [{"key": "x-more", "value": {"text": "b"}}, {"key": "x-more", "value": {"text": "c"}}],
+    "headersToRemove": ["x-gone", "x-kept"],
+    "passthrough": {},
+}
+SLOW = {"body": {}, "regex": "(a*)*" * 20}
+REPLACING = {
+    "one": extracting("(.*)@.*", 1, mode="SINGLE_REPLACE", replacementText="me"),
+    "all": extracting("[aeiou]+", mode="REPLACE_ALL", replacementText="*"),
+    "empty": extracting("x*", mode="REPLACE_ALL", replacementText="-"),
+}
+STAGES = {
+    "early": {
+        "requestTransforms": [
+            {
+                "clearRouteCache": True,
+                "requestTransformation": {
+                    "transformationTemplate": {"passthrough": {}, "headers": {":path": {"text": "/moved"}}}
+                },
+                "responseTransformation": {
+                    "transformationTemplate": {
+                        "headers": texts(x_answer='early {{ request_header(":path") }}')
+                    }
+                },
+            }
+        ]
+    }
+}
+MATCHERS = [
+    {"prefix": "/match/P", "caseSensitive": False},
+    {"exact": "/match/exact"},
+    {"regex": "/match/r[0-9]+"},
+    {"prefix": "/match/h", "headers": [{"name": "x-a", "value": "1"}, {"name": "x-b", "invertMatch": True}]},
+    {"prefix": "/match/q", "queryParameters": [{"name": "q", "value": "[0-9]", "regex": True}]},
+    {"prefix": "/match/m", "methods": ["PUT"]},
 ]
+JSON_KEYS = {"a.b": {"tmpl": {"text": "{{ body() }}"}}, "kept": {"tmpl": {"text": ""}}}
+JSON_KEYS |= {"gone": {"tmpl": {"text": ""}, "overrideEmpty": True}}
+BY_STATUS = [
+    {
+        "matchers": [{"name": ":status", "value": "404"}],
+        "responseTransformation": {
+            "transformationTemplate": {
+                "headers": {":status": {"text": "200"}},
+                "body": {"text": 'nothing at {{ request_header(":path") }}'},
+                "parseBodyBehavior": "DontParse",
+            }
+        },
+    },
+    {"responseTransformation": {"headerBodyTransform": {}}},
+]
+ROUTES = [
+    *(route(f"/templates/{i}/", request(body={"text": text})) for i, (text, *_) in enumerate(TEMPLATES)),
+    *(
+        route(
+            f"/expressions/{i}/",
+            request(extractors={"x": extracting(regex, group)}, body={"text": '[{{ extraction("x") }}]'}),
+        )
+        for i, (regex, group, *_) in enumerate(EXPRESSIONS)
+    ),
+    route("/headers", request(**HEADERS)),
+    route("/replacing", request(extractors=REPLACING, body={"text": "{{ one }} {{ all }} {{ empty }}"})),
+    route("/advanced", request(advancedTemplates=True, body={"text": "{{ pet/tags/1 }}"})),
+    route("/merge", request(extractors={"pet.id": extracting("(.*)")}, mergeExtractorsToBody={})),
+    route("/keys", request(mergeJsonKeys={"jsonKeys": JSON_KEYS})),
+    route("/escaped", request(escapeCharacters=True, body={"text": '{"a":"{{ a }}"}'})),
+    route("/ignoring", request(ignoreErrorOnParse=True, body={"text": '{{ default(a, "no JSON") }}'})),
+    route("/unparsed", request(parseBodyBehavior="DontParse", body={"text": "<{{ body() }}>"})),
+    route("/injected", request(headers=texts(x_a="{{ a }}"))),
+    route("/path", request(headers={":path": {"text": "{{ a }}"}})),
+    route(
+        "/all",
+        {"transformations": {"requestTransformation": {"headerBodyTransform": {"addRequestMetadata": True}}}},
+    ),
+    route(
+        "/body",
+        request(
+            extractors={"x": {"body": {}, "regex": "[^:]*: (.*)}", "subgroup": 1}}, body={"text": "{{ x }}"}
+        ),
+    ),
+    route(
+        "/answer",
+        response(
+            headers=texts(x_backend="", x_name="{{ name }}"),
+            body={"text": '{{ name }} for {{ request_header("x-user") }}'},
+        ),
+    ),
+    route("/bystatus", {"stagedTransformations": {"regular": {"responseTransforms": BY_STATUS}}}),
+    route("/stages", {"stagedTransformations": STAGES}),
+    route("/moved", {}),
+    route("/slow", request(extractors={"x": SLOW}, parseBodyBehavior="DontParse")),
+    route(
+        "/match",
+        {
+            "stagedTransformations": {
+                "regular": {"requestTransforms": [choosing(**each) for each in MATCHERS]}
+            }
+        },
+    ),
+    route("/around", {}),
+]
+HOST = {
+    "name": "gloo-system.default",
+    "domains": ["*"],
+    "routes": ROUTES,
+    "options": request(headers=texts(x_around="yes"), passthrough={}),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +280,7 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gat
     app.router.add_route("*", "/{path:.*}", answer_as_told)
     hosts = [{"addr": "127.0.0.1", "port": behind}]
     upstream = {"metadata": {"name": "here", "namespace": "ns"}, "static": {"hosts": hosts}}
-    world, reports = translate_world({"routes": ROUTES, "upstreams": [upstream]})
+    world, reports = translate_world({"virtualHost": HOST, "upstreams": [upstream]})
     assert [str(report) for report in reports.values() if not report.clean] == []
     at = {"socket_address": {"address": "127.0.0.1", "port_value": admin}}
     config = {"admin": {"address": at}, "static_resources": static_resources({"": world}, port=port)}
@@ -167,3 +302,129 @@ async def test_templates_come_to_what_inja_makes_of_them(gateway: Gateway) -> No
         else:
             assert answer.status == 200, (text, answer)
             assert answer.seen["body"] == wanted, text
+
+
+async def test_expressions_match_as_re2_does(gateway: Gateway) -> None:
+    for i, (regex, group, text, wanted) in enumerate(EXPRESSIONS):
+        answer = await gateway.ask(f"/expressions/{i}/", x_source=text)
+        assert answer.seen["body"] == f"[{wanted}]", (regex, group, text)
+
+
+async def test_headers_are_removed_then_set_then_added(gateway: Gateway) -> None:
+    seen = (await gateway.ask("/headers", x_source="s", x_empty="1", x_gone="1", x_more="a")).seen
+
+    assert seen["path"] == "/new?1"
+    assert seen["headers"]["x-set"] == "s"
+    assert seen["headers"]["x-more"] == "a, b, c"
+    assert not {"x-empty", "x-gone"} & seen["headers"].keys()
+
+
+async def test_extractors_replace_a_group_or_all(gateway: Gateway) -> None:
+    assert (await gateway.ask("/replacing", x_source="aoe@b")).seen["body"] == "me@b *@b -a-o-e-@-b-"
+
+
+async def test_bodies_are_made_and_merged(gateway: Gateway) -> None:
+    async def body_of(path: str, body: Any = None, **headers: str) -> str:
+        return str((await gateway.ask(path, body, **headers)).seen["body"])
+
+    assert await body_of("/advanced", PET) == "b"
+    assert json.loads(await body_of("/merge", PET, x_source="7")) == {"pet": {**PET["pet"], "id": "7"}}
+    merged = json.loads(await body_of("/keys", {"a": {"c": 1}, "kept": 2, "gone": 3}))
+    assert merged == {"a": {"b": '{"a": {"c": 1}, "kept": 2, "gone": 3}', "c": 1}, "kept": 2, "gone": ""}
+    assert json.loads(await body_of("/escaped", {"a": 'x"\\\n\u0001'})) == {"a": 'x"\\\n\u0001'}
+    assert await body_of("/ignoring", "<a/>") == "no JSON"
+    assert await body_of("/unparsed", "<a/>") == "<<a/>>"
+    assert await body_of("/body", {"a": "b"}) == '"b"'
+    whole = json.loads(await body_of("/all?q=1", "text", x_a="1"))
+    assert (whole["httpMethod"], whole["path"], whole["queryString"]) == ("POST", "/all", "q=1")
+    assert (whole["body"], whole["headers"]["x-a"]) == ("text", "1")
+
+
+@pytest.mark.parametrize(
+    "body", ["{", "[1,]", '{"a" 1}', '"\t"', "01", "1 2", '"\\ud800"', "nul", "1e999", "[" * 101 + "]" * 101]
+)
+async def test_a_body_that_is_no_json_is_refused(gateway: Gateway, body: str) -> None:
+    answer = await gateway.ask("/injected", body)
+
+    assert (answer.status, answer.text) == (400, "bad request")
+
+
+async def test_values_cannot_add_headers_or_requests(gateway: Gateway) -> None:
+    for value in ("a\r\nx-b: 1", "a\nb", "a\0"):
+        assert (await gateway.ask("/injected", {"a": value})).status == 400
+    for value in ("/a HTTP/1.1\r\n\r\nGET /b", "/a b", "/a\n", ""):
+        assert (await gateway.ask("/path", {"a": value})).status == 400, value
+    assert (await gateway.ask("/injected", {"a": "ok"})).seen["headers"]["x-a"] == "ok"
+
+
+async def test_an_expression_that_would_take_long_is_given_up(gateway: Gateway) -> None:
+    answer = await gateway.ask("/slow", "a" * 300_000)
+
+    assert (answer.status, answer.text) == (413, "payload too large")
+
+
+async def test_answers_are_transformed(gateway: Gateway) -> None:
+    answer = await gateway.ask("/answer", x_user="ann", x_answer='{"name": "Rex"}')
+
+    assert (answer.status, answer.text) == (200, "Rex for ann")
+    assert answer.headers["x-name"] == "Rex"
+    assert "x-backend" not in answer.headers
+    assert answer.headers["content-length"] == "11"
+    assert answer.headers["x-twice"] == "1"
+
+
+async def test_an_answer_that_cannot_be_transformed_is_an_error(gateway: Gateway) -> None:
+    answer = await gateway.ask("/answer", x_answer="<html>")
+    refused = await gateway.ask("/answer", x_answer="<html>", x_status="403")
+    empty = await gateway.ask("/answer", method="HEAD", x_answer="")
+
+    assert (answer.status, answer.text) == (500, "the answer could not be transformed")
+    assert (refused.status, refused.text) == (403, "the answer could not be transformed")
+    assert (empty.status, empty.text) == (200, "")
+
+
+async def test_answers_choose_their_transformation(gateway: Gateway) -> None:
+    missing = await gateway.ask("/bystatus", x_answer="gone", x_status="404")
+    other = await gateway.ask("/bystatus", x_answer="text")
+
+    assert (missing.status, missing.text) == (200, "nothing at /bystatus")
+    whole = json.loads(other.text)
+    assert (whole["headers"][":status"], whole["headers"]["x-backend"], whole["body"]) == ("200", "b", "text")
+
+
+async def test_a_new_path_can_choose_the_route_anew(gateway: Gateway) -> None:
+    answer = await gateway.ask("/stages")
+
+    assert answer.seen["path"] == "/moved"
+    assert answer.seen["headers"]["x-around"] == "yes", "of the virtual host, as /moved has no options"
+    assert answer.headers["x-answer"] == "early /stages"
+
+
+async def test_the_innermost_options_count_alone(gateway: Gateway) -> None:
+    assert (await gateway.ask("/around")).seen["headers"]["x-around"] == "yes"
+    assert "x-around" not in (await gateway.ask("/match")).seen["headers"]
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "headers", "chosen"),
+    [
+        ("/match/p/1?x", "GET", {}, True),
+        ("/match/exact?q", "GET", {}, True),
+        ("/match/exact/x", "GET", {}, False),
+        ("/match/r12", "GET", {}, True),
+        ("/match/r12x", "GET", {}, False),
+        ("/match/h", "GET", {"x_a": "1"}, True),
+        ("/match/h", "GET", {"x_a": "2"}, False),
+        ("/match/h", "GET", {"x_a": "1", "x_b": "1"}, False),
+        ("/match/q?a=b&q=1", "GET", {}, True),
+        ("/match/q?q=a", "GET", {}, False),
+        ("/match/m", "PUT", {}, True),
+        ("/match/m", "GET", {}, False),
+    ],
+)
+async def test_requests_choose_their_transformation(
+    gateway: Gateway, path: str, method: str, headers: dict[str, str], chosen: bool
+) -> None:
+    seen = (await gateway.ask(path, method=method, **headers)).seen
+
+    assert (seen["headers"].get("x-a") == "chosen") is chosen
