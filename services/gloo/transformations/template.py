@@ -123,10 +123,12 @@ class _Parser:
 
     # Texts and tags
 
-    def nodes(self, ends: tuple[str, ...]) -> tuple[Nodes, str]:
-        """Nodes up to a statement of *ends*, whose tag is then at hand, or else to the text's end."""
+    def nodes(self, ends: tuple[str, ...], opened: int = 0) -> tuple[Nodes, str]:
+        """Nodes up to a statement of *ends*, whose tag is then at hand, or else to the text's end.
+
+        *opened* is where the statement is that they are the inside of.
+        """
         nodes: Nodes = []
-        start = self.at
         while opening := OPENING.search(self.text, self.at):
             self.add_text(nodes, self.text[self.at : opening.start()], trim_end=opening[0].endswith("-"))
             start = opening.start()
@@ -142,7 +144,7 @@ class _Parser:
                 return nodes, keyword
             nodes.append(self.statement(keyword, start))
         if ends:
-            raise bad(self.text, start, f"no {{% {ends[-1]} %}}")
+            raise bad(self.text, opened, f"no {{% {ends[-1]} %}}")
         self.add_text(nodes, self.text[self.at :])
         self.at = len(self.text)
         return nodes, ""
@@ -180,9 +182,9 @@ class _Parser:
 
     def statement(self, keyword: str, start: int) -> Nodes:
         if keyword == "if":
-            return self.if_statement()
+            return self.if_statement(start)
         if keyword == "for":
-            return self.for_statement()
+            return self.for_statement(start)
         if keyword == "set":
             name = self.own_name()
             self.take_sign("=")
@@ -193,40 +195,41 @@ class _Parser:
             self.text, start, f"{keyword} is no statement that can stand here; there are if, for and set"
         )
 
-    def if_statement(self) -> Nodes:
+    def if_statement(self, start: int) -> Nodes:
         branches: list[Any] = []
         otherwise: Nodes = []
         keyword = "if"
         while keyword == "if":
             condition = self.expression()
             self.end_tag()
-            nodes, keyword = self.inner(("else", "endif"))
+            nodes, keyword = self.inner(("else", "endif"), start)
             branches.append([condition, nodes])
             if keyword == "else":
                 if self.tokens[-1].text == "if":
                     keyword = self.tokens.pop().text
                 else:
                     self.end_tag()
-                    otherwise, _ = self.inner(("endif",))
+                    otherwise, _ = self.inner(("endif",), start)
         self.end_tag()
         return ["if", branches, otherwise]
 
-    def for_statement(self) -> Nodes:
+    def for_statement(self, start: int) -> Nodes:
         names = [self.own_name()]
         if self.tokens[-1].text == ",":
             self.tokens.pop()
             names.append(self.own_name())
-        if self.take("name", "in").text != "in":
+        if self.tokens[-1].text != "in":
             raise self.bad("expected in")
+        self.tokens.pop()
         values = self.expression()
         self.end_tag()
-        nodes, _ = self.inner(("endfor",))
+        nodes, _ = self.inner(("endfor",), start)
         self.end_tag()
         return ["for", names, values, nodes]
 
-    def inner(self, ends: tuple[str, ...]) -> tuple[Nodes, str]:
+    def inner(self, ends: tuple[str, ...], opened: int) -> tuple[Nodes, str]:
         self.deeper()
-        found = self.nodes(ends)
+        found = self.nodes(ends, opened)
         self.depth -= 1
         return found
 
