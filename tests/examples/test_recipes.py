@@ -60,7 +60,7 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 async def test_a_recipe_does_what_it_says(stack: Stack, tmp_path: Path, recipe: str) -> None:
-    ports = dict(zip(["8090", "8091", "8443"], map(str, free_ports(3)), strict=True))
+    ports = dict(zip(["8090", "8091", "8092", "8443"], map(str, free_ports(4)), strict=True))
     ports |= {"8080": str(stack.http_port), "8500": str(stack.consul.http_port)}
     ports["8200"] = stack.settings["vaultSecretSource"]["address"].rpartition(":")[2]
     gateway = GATEWAY | {"bindPort": int(ports["8443"]), "ssl": True}
