@@ -6,6 +6,7 @@ local byte, char, find, format, gsub, sub =
 local concat, sort, floor = table.concat, table.sort, math.floor
 
 local DEEPEST = 100       -- of JSON
+local DEEPEST_PROGRAM = 200
 local MOST_STEPS = 5e6    -- of the expressions of one transformation: 0.1 to 0.3 s
 local MOST_PROGRAMS = 2000
 local NAMESPACE = "io.solo.transformation"
@@ -44,7 +45,7 @@ end
 local UNESCAPED = { b = "\b", f = "\f", n = "\n", r = "\r", t = "\t", ['"'] = '"', ["\\"] = "\\", ["/"] = "/" }
 local WORDS = { ["true"] = true, ["false"] = false, ["null"] = NULL }
 
-local function decode(text)
+local function decode(text, deepest)
   local at, value = 1
 
   local function skip() at = find(text, "[^ \t\r\n]", at) or #text + 1 end
@@ -103,7 +104,7 @@ local function decode(text)
   end
 
   local function members(depth, closing, read)
-    if depth > DEEPEST then error("JSON: nested too deeply", 0) end
+    if depth > (deepest or DEEPEST) then error("JSON: nested too deeply", 0) end
     at = at + 1
     skip()
     if sub(text, at, at) == closing then at = at + 1 return end
@@ -622,7 +623,7 @@ local STATEMENTS = {
   end,
   set = function(node)
     local name, value = node[2], compile(node[3])
-    return function(scope) scope.names[name] = value(scope) end
+    return function(scope) scope.own[name] = value(scope) end
   end,
 }
 
@@ -650,7 +651,8 @@ local function template(nodes)
   local render = render_all(nodes)
   return function(scope)
     local out = {}
-    scope.names = {}
+    scope.own = {}
+    scope.names = scope.own
     render(scope, out)
     return concat(out)
   end
@@ -722,12 +724,12 @@ local function headers_and_body(given, handle, text)
 end
 
 -- All that a transformation comes to, before anything is changed, so that a mistake changes nothing
-local function worked_out(given, handle, text, kept)
-  local scope = { handle = handle, headers = handle:headers(), body = text, kept = kept, names = {},
+local function worked_out(given, handle, text, kept, bodiless)
+  local scope = { handle = handle, headers = handle:headers(), body = text, kept = kept,
     extracted = {}, escape = given.escape }
   local found = { set = {}, append = {}, metadata = {} }
   if given.all then
-    found.body = headers_and_body(given, handle, text)
+    found.body = not bodiless and headers_and_body(given, handle, text)
     return found
   end
   scope.values = values_of(given, text)
@@ -737,9 +739,7 @@ local function worked_out(given, handle, text, kept)
     scope.extracted[extractor.name] = extract(extractor, source, budget)
   end
   local target = is_object(scope.values) and scope.values
-  if given.merge == "extractors" or given.merge == "keys" then
-    if not target then error("the body is no object", 0) end
-  end
+  if given.merge and not target then error("the body is no object", 0) end
   if target and (not given.advanced or given.merge == "extractors") then
     for _, extractor in ipairs(given.extractors) do put(target, extractor.path, scope.extracted[extractor.name]) end
   end
@@ -755,6 +755,7 @@ local function worked_out(given, handle, text, kept)
     if each.json then value = plain(decode(value)) end
     found.metadata[i] = value
   end
+  if bodiless then return found end
   if given.body then found.body = given.body(scope) end
   for _, each in ipairs(given.keys) do
     local value = each.template(scope)
@@ -778,7 +779,7 @@ local function change(given, handle, buffer, found)
       handle:streamInfo():dynamicMetadata():set(each.namespace or NAMESPACE, each.key, found.metadata[i])
     end
   end
-  if found.body and buffer then buffer:setBytes(found.body) end
+  if found.body then buffer:setBytes(found.body) end
 end
 
 -- Gives the status of a failure, or nothing
@@ -788,7 +789,7 @@ local function transform(given, handle, kept, bodiless)
     buffer = handle:body(true)
     if buffer:length() > 0 then text = buffer:getBytes(0, buffer:length()) end
   end
-  local good, found = pcall(worked_out, given, handle, text, kept)
+  local good, found = pcall(worked_out, given, handle, text, kept, bodiless)
   if good then
     change(given, handle, buffer, found)
     return nil
@@ -848,7 +849,7 @@ local function prepare_headers(wanted)
 end
 
 local function prepare(text)
-  local program = decode(text)
+  local program = decode(text, DEEPEST_PROGRAM)
   fill(program, "requests", "responses", "keep")
   for _, choice in ipairs(program.requests) do
     choice.request, choice.response = prepared(choice.request), prepared(choice.response)

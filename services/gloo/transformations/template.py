@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 Expression = list[Any]
 Nodes = list[Any]
 
-DEEPEST = 50
+DEEPEST = 30
+DEEPEST_NODES = 100  # the runtime reads twice that
 OPENING = re.compile(r"\{\{-?|\{%-?|\{#-?")
 CLOSING = {"{{": re.compile(r"-?\}\}"), "{%": re.compile(r"-?%\}"), "{#": re.compile(r"-?#\}")}
 LINE_STATEMENT = re.compile(r"^[ \t]*##", re.MULTILINE)
@@ -87,11 +88,20 @@ def parse_template(text: str, around: Surroundings) -> Template:
         raise bad(text, found.end() - 2, "a line that begins with ## is a statement to Inja; write {% … %}")
     parser = _Parser(text=text, around=around)
     nodes, _ = parser.nodes(())
+    if depth_of(nodes) > DEEPEST_NODES:
+        raise bad(text, 0, "too many operators in a row, or too much within each other")
     return Template(
         nodes=nodes,
         reads_body=parser.reads_body,
         request_headers=frozenset(parser.request_headers),
     )
+
+
+def depth_of(nodes: Nodes) -> int:
+    depth, level = 0, [nodes]
+    while level:
+        depth, level = depth + 1, [each for one in level for each in one if isinstance(each, list)]
+    return depth
 
 
 def bad(text: str, at: int, problem: str) -> BadTemplate:

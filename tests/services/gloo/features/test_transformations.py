@@ -55,6 +55,8 @@ TEMPLATES: list[tuple[str, Any, Document, str | None]] = [
     ("{% set a = 2 %}{{ a + 3 * 2 ^ 2 - 1 }} {{ 7 % 4 }} {{ 1 / 4 }}", {}, {}, "13 3 0.25"),
     ('{{ "a" + "b" }} {{ "a" in pet.tags and not ("z" in pet.tags) }}', PET, {}, "ab true"),
     ("{{ false or 1 == 1.0 }} {{ 10 < 9 }} {{ pet.none == null }}", PET, {}, "true false true"),
+    ("{% set n = 0 %}{% for x in range(4) %}{% set n = n + x %}{% endfor %}{{ n }}", {}, {}, "6"),
+    ("{{ 1" + " + 1" * 80 + " }}" + "{% if true %}" * 20 + "a" + "{% endif %}" * 20, {}, {}, "81a"),
     ("{# nothing #}a {{- 1 -}} b {%- if true -%} c {%- endif %} d", {}, {}, "a1bc d"),
     ('{{ int("12") + 1 }} {{ float("1.5") }} {{ round(2.345, 2) }}', {}, {}, "13 1.5 2.35"),
     ("{{ isString(pet.name) }}{{ isNumber(pet.big) }}{{ isObject(pet.tags) }}", PET, {}, "truetruefalse"),
@@ -150,6 +152,51 @@ STAGES = {
         ]
     }
 }
+KEPT = '{"list": [1, null, {}, 1.0], "text": "{{ header("x-source") }}"}'
+METADATA = {
+    "early": {
+        "requestTransforms": [
+            {
+                "requestTransformation": {
+                    "transformationTemplate": {
+                        "passthrough": {},
+                        "dynamicMetadataValues": [
+                            {"key": "plain", "value": {"text": "p"}},
+                            {
+                                "metadataNamespace": "a.b",
+                                "key": "whole",
+                                "value": {"text": KEPT},
+                                "jsonToProto": True,
+                            },
+                            {
+                                "metadataNamespace": "a.b",
+                                "key": "one",
+                                "value": {"text": "2.5"},
+                                "jsonToProto": True,
+                            },
+                        ],
+                    }
+                }
+            }
+        ]
+    },
+    "regular": {
+        "requestTransforms": [
+            {
+                "requestTransformation": {
+                    "transformationTemplate": {
+                        "passthrough": {},
+                        "headers": texts(
+                            x_plain='{{ dynamic_metadata("plain") }}',
+                            x_one='{{ dynamic_metadata("one", "a.b") }}',
+                        ),
+                    }
+                }
+            }
+        ]
+    },
+}
+BOTH = request(headers=texts(x_a="{{ a }}"))
 MATCHERS = [
     {"prefix": "/match/P", "caseSensitive": False},
     {"exact": "/match/exact"},
@@ -212,6 +259,9 @@ ROUTES = [
     route("/bystatus", {"stagedTransformations": {"regular": {"responseTransforms": BY_STATUS}}}),
     route("/stages", {"stagedTransformations": STAGES}),
     route("/moved", {}),
+    route("/metadata", {"stagedTransformations": METADATA}),
+    route("/tunnel", {**request(body={"text": "{{ a }}"}), "upgrades": [{"websocket": {}}]}),
+    route("/both", {"transformations": {**BOTH["transformations"], **response()["transformations"]}}),
     route("/slow", request(extractors={"x": SLOW}, parseBodyBehavior="DontParse")),
     route(
         "/match",
@@ -262,8 +312,13 @@ class Gateway:
             )
 
 
-async def answer_as_told(asked: web.Request) -> web.Response:
-    """Tells what it saw, or answers what the header ``x-answer`` says with ``x-status``."""
+async def answer_as_told(asked: web.Request) -> web.StreamResponse:
+    """Tells what it saw, or answers what the header ``x-answer`` says; echoes a WebSocket."""
+    if asked.headers.get("upgrade") == "websocket":
+        socket = web.WebSocketResponse()
+        await socket.prepare(asked)
+        await socket.send_str(await socket.receive_str())
+        return socket
     text = asked.headers.get("x-answer")
     if text is None:
         headers = {name.lower(): ", ".join(asked.headers.getall(name)) for name in asked.headers}
@@ -361,6 +416,25 @@ async def test_an_expression_that_would_take_long_is_given_up(gateway: Gateway) 
     answer = await gateway.ask("/slow", "a" * 300_000)
 
     assert (answer.status, answer.text) == (413, "payload too large")
+
+
+async def test_a_refusal_is_not_transformed(gateway: Gateway) -> None:
+    answer = await gateway.ask("/both", {})
+
+    assert (answer.status, answer.text) == (400, "bad request")
+
+
+async def test_metadata_are_for_what_comes_later(gateway: Gateway) -> None:
+    headers = (await gateway.ask("/metadata", x_source="s")).seen["headers"]
+
+    assert (headers["x-plain"], headers["x-one"]) == ("p", "2.5")
+
+
+async def test_an_upgraded_connection_is_let_through(gateway: Gateway) -> None:
+    async with gateway.http.ws_connect(f"http://127.0.0.1:{gateway.port}/tunnel") as socket:
+        await socket.send_str("hello")
+
+        assert await socket.receive_str(timeout=10) == "hello"
 
 
 async def test_answers_are_transformed(gateway: Gateway) -> None:

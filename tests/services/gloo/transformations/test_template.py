@@ -84,7 +84,9 @@ def test_white_space_goes_where_a_dash_says() -> None:
         ("{% include x %}", "line 1, column 1: include is no statement that can stand here"),
         ("a\n  ## if x", "line 2, column 3: a line that begins with ## is a statement to Inja"),
         ("{{ " + "(" * 60, "line 1, column 1: {{ is not closed"),
-        ("{{ " + "(" * 60 + "}}", "line 1, column 54: nested more than 50 deep"),
+        ("{{ " + "(" * 60 + "}}", "line 1, column 34: nested more than 30 deep"),
+        ("{{ 1" + " + 1" * 1000 + " }}", "line 1, column 1: too many operators in a row"),
+        ("{% if a %}" * 40, "line 1, column 307: nested more than 30 deep"),
     ],
 )
 def test_a_mistake_has_a_place(text: str, problem: str) -> None:
