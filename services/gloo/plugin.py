@@ -95,7 +95,8 @@ def read_nothing(kind: str, ref: Ref, /) -> None:
 class Scope:
     """Where an option stands, and what stands around it; problems go to its report, under its path.
 
-    *options* are all of the place; a route that does not *forward* answers by itself. Of the options of the
+    *options* are all of the place; a route that does not *forward* answers by itself; connections of a *tcp*
+    listener are not of HTTP. Of the options of the
     *host* and *listener* around a route those are here that some feature looks at (``Feature.looks_at``).
     """
 
@@ -105,6 +106,7 @@ class Scope:
     read: Reader = read_nothing
     matchers: Sequence[gloo.Matcher] = ()
     forwards: bool = True
+    tcp: bool = False
     options: Any = None
     host: gloo.VirtualHostOptions = field(default_factory=gloo.VirtualHostOptions)
     listener: gloo.HttpListenerOptions = field(default_factory=gloo.HttpListenerOptions)
@@ -120,14 +122,15 @@ class Scope:
 class Patch:
     """What a feature adds: fields of Envoy's message, and of the messages that hang on it.
 
-    *action* are fields of a route's RouteAction, *protocol* those of a cluster's HttpProtocolOptions, and
-    *filters* the settings of HTTP filters by name, which also switch the filter on. *clusters* are those
-    that the other parts mention.
+    *action* are fields of a route's RouteAction, *protocol* those of a cluster's HttpProtocolOptions,
+    *manager* those of whatever takes a listener's connections, and *filters* the settings of HTTP filters
+    by name, which also switch the filter on. *clusters* are those that the other parts mention.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     action: Mapping[str, Any] = field(default_factory=dict)
     protocol: Mapping[str, Any] = field(default_factory=dict)
+    manager: Mapping[str, Any] = field(default_factory=dict)
     filters: Mapping[str, betterproto2.Message] = field(default_factory=dict)
     clusters: tuple[str, ...] = ()
 
@@ -153,7 +156,8 @@ class Feature:
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     looks_at: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     default: Callable[[Policy], Any] | None = None
-    on_listener: Hook | None = None
+    on_listener: Hook | None = None  # among the options of an HTTP listener
+    on_any_listener: Hook | None = None  # among those that all listeners have
     on_route: Hook | None = None
     on_virtual_host: Hook | None = None
     on_destination: Hook | None = None

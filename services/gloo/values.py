@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protos import gloo
-from protos.envoy import core, envoy_type, matcher
+from protos.envoy import core, envoy_type, matcher, route
 from services.gloo import checks
 from services.gloo.plugin import Scope
 from shared.report import join
@@ -26,11 +26,15 @@ def share(
     if given.default_value is None:
         scope.error(join(where, "defaultValue"), "required")
         return None
-    value = envoy_type.FractionalPercent(
-        numerator=given.default_value.numerator,
-        denominator=envoy_type.FractionalPercentDenominatorType(given.default_value.denominator),
-    )
+    value = fraction(given.default_value)
     return core.RuntimeFractionalPercent(default_value=value, runtime_key=given.runtime_key)
+
+
+def fraction(given: gloo.FractionalPercent) -> envoy_type.FractionalPercent:
+    return envoy_type.FractionalPercent(
+        numerator=given.numerator,
+        denominator=envoy_type.FractionalPercentDenominatorType(given.denominator),
+    )
 
 
 def regex_matcher(pattern: str, where: str, scope: Scope) -> matcher.RegexMatcher:
@@ -56,6 +60,21 @@ def text_matcher(given: gloo.StringMatcher, where: str, scope: Scope) -> matcher
             return matcher.StringMatcher(**{kind: text}, ignore_case=given.ignore_case)
     scope.error(where, "no text to match; one of exact, prefix, suffix, safeRegex")
     return None
+
+
+def header_matcher(given: gloo.HeaderMatcher, scope: Scope) -> route.HeaderMatcher:
+    """A header that is there or, with a value, has it."""
+    if problem := checks.header_name(given.name, pseudo=True):
+        scope.error("name", problem)
+    if not given.value and not given.regex:
+        return route.HeaderMatcher(name=given.name, present_match=True, invert_match=given.invert_match)
+    if given.regex:
+        value = matcher.StringMatcher(safe_regex=regex_matcher(given.value, "value", scope))
+    else:
+        if problem := checks.text_value(given.value):
+            scope.error("value", problem)
+        value = matcher.StringMatcher(exact=given.value)
+    return route.HeaderMatcher(name=given.name, string_match=value, invert_match=given.invert_match)
 
 
 def rewrite(given: gloo.RegexMatchAndSubstitute, scope: Scope) -> matcher.RegexMatchAndSubstitute:

@@ -108,7 +108,7 @@ async def running_envoy(
     process = spawn(
         [
             *(BINARY, "--config-path", config, "--log-level", log_level),
-            *("--concurrency", "1", "--use-dynamic-base-id"),
+            *("--concurrency", "1", "--use-dynamic-base-id", "--file-flush-interval-msec", "100"),
         ],
         log=config.with_suffix(".log"),
     )

@@ -143,7 +143,8 @@ class Stack:
         path = self.directory / f"{name}.yaml"
         path.write_text(yaml.safe_dump(bootstrap))
         command = [str(BIN / "envoy"), "-c", str(path), "--concurrency", "1", "-l", "warning"]
-        process = spawn([*command, "--use-dynamic-base-id"], log=self.directory / f"{name}.log")
+        command += ["--use-dynamic-base-id", "--file-flush-interval-msec", "100"]
+        process = spawn(command, log=self.directory / f"{name}.log")
         self.processes[name] = process
         return process
 

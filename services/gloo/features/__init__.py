@@ -1,6 +1,7 @@
 """The features gloo has: one file each, and this hand-written list of them."""
 
 from services.gloo.features import (
+    access_logs,
     attempts,
     buffer,
     circuit_breakers,
@@ -25,6 +26,7 @@ from services.gloo.features import (
     rewrite,
     router,
     shadowing,
+    sockets,
     stats,
     timeout,
     transformations,
@@ -36,6 +38,7 @@ from services.gloo.features import (
 from services.gloo.plugin import Feature
 
 FEATURES: tuple[Feature, ...] = (
+    *access_logs.FEATURES,
     *attempts.FEATURES,
     *buffer.FEATURES,
     *circuit_breakers.FEATURES,
@@ -60,6 +63,7 @@ FEATURES: tuple[Feature, ...] = (
     *rewrite.FEATURES,
     *router.FEATURES,
     *shadowing.FEATURES,
+    *sockets.FEATURES,
     *stats.FEATURES,
     *timeout.FEATURES,
     *transformations.FEATURES,

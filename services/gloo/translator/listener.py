@@ -10,10 +10,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import betterproto2
+
 from protos import gloo
-from protos.envoy import core, hcm, listener, proxy_protocol, tls_inspector
+from protos.envoy import core, hcm, listener, proxy_protocol, raw_buffer, tcp_stats, tls_inspector
 from services.gloo import checks
 from services.gloo.features import FEATURES
+from services.gloo.features.sockets import PROXY_PROTOCOL
 from services.gloo.plugin import Policy, Reader, Scope, read_nothing
 from services.gloo.resources import Resource, resource
 from services.gloo.translator.ads import ADS
@@ -31,7 +34,8 @@ from shared.ref import Source
 from shared.report import Report
 
 CONNECTION_MANAGER = "envoy.filters.network.http_connection_manager"
-PROXY_PROTOCOL = "envoy.filters.listener.proxy_protocol"
+RAW_BUFFER = "envoy.transport_sockets.raw_buffer"
+TCP_STATS = "envoy.transport_sockets.tcp_stats"
 TLS_INSPECTOR = "envoy.filters.listener.tls_inspector"
 MAX_STAT_PREFIX = 255
 
@@ -67,15 +71,18 @@ def translate_listener(
     report = Report()
     refuse_unread(given, report)
     check_listener(given, report)
+    of_all = Scope(path="options", report=report, policy=policy, tcp=given.tcp_listener is not None)
+    frame = join_patches("on_any_listener", given.options, of_all)
     if given.tcp_listener is not None:
         if conflict:
             report.error("", conflict)
         scope = Scope(path="tcpListener", report=report, policy=policy, read=read)
         origins = origins_of(given) or (Origin(source=owner, path=path),)
-        return tcp_listener(given, given.tcp_listener, scope, origins, served)
+        return tcp_listener(given, given.tcp_listener, frame, scope, origins, served)
     options = (given.http_listener and given.http_listener.options) or gloo.HttpListenerOptions()
     scope = Scope(path="httpListener.options", report=report, policy=policy, read=read)
     joined = join_patches("on_listener", options, scope)
+    joined.fields |= frame.manager
     if conflict:
         report.error("", conflict)
     origins = origins_of(given)
@@ -89,7 +96,7 @@ def translate_listener(
     if http is not None and serving and not report.errors:
         with report.collect():
             sources = {origin.source for origin in origins} or {owner}
-            found = resource(given.name, encode(build_listener(given, http, joined, chains)), sources)
+            found = resource(given.name, encode(build_listener(given, http, joined, frame, chains)), sources)
     attribute(report, origins or [Origin(source=owner, path=path)], reports)
     return TranslatedListener(
         resource=found,
@@ -102,16 +109,17 @@ def translate_listener(
 def tcp_listener(
     given: gloo.Listener,
     tcp: gloo.TcpListener,
+    frame: Joined,
     scope: Scope,
     origins: Sequence[Origin],
     served: Resource | None,
 ) -> TranslatedListener:
     """A listener of TCP hosts; what is wrong with one of them is reported and costs only that one."""
-    done = translate_tcp(tcp, scope, served)
+    done = translate_tcp(tcp, scope, served, frame.manager)
     sources = frozenset(origin.source for origin in origins)
     found, secrets = None, frozenset[str]()
     if done.chains and not scope.report.errors:
-        out = framed(given, done.chains, with_names=asks_for_names(tcp, done.chains))
+        out = framed(given, frame, done.chains, with_names=asks_for_names(tcp, done.chains))
         found = resource(given.name, encode(out), sources)
         secrets = names_asked_for(found.body)
     scope.report.add(done.report)
@@ -160,21 +168,28 @@ def check_listener(given: gloo.Listener, report: Report) -> None:
 
 
 def build_listener(
-    given: gloo.Listener, http: gloo.HttpListener, joined: Joined, chains: Sequence[Chain] = ()
+    given: gloo.Listener, http: gloo.HttpListener, joined: Joined, frame: Joined, chains: Sequence[Chain] = ()
 ) -> listener.Listener:
     manager = build_manager(given.name, http, joined)
     filters = [listener.Filter(name=CONNECTION_MANAGER, typed_config=pack(manager))]
     built = sorted((chain.build(filters) for chain in chains), key=lambda chain: chain.name)
     return framed(
-        given, built or [listener.FilterChain(filters=filters)], with_names=bool(given.ssl_configurations)
+        given,
+        frame,
+        built or [listener.FilterChain(filters=filters)],
+        with_names=bool(given.ssl_configurations),
     )
 
 
 def framed(
-    given: gloo.Listener, chains: list[listener.FilterChain], *, with_names: bool
+    given: gloo.Listener, frame: Joined, chains: list[listener.FilterChain], *, with_names: bool
 ) -> listener.Listener:
-    """The listener around its filter chains; *with_names* it looks for the server names of TLS."""
-    return listener.Listener(
+    """The listener around its filter chains, with what *frame* says of it; *with_names* it looks for the
+    server names of TLS."""
+    if given.options is not None and given.options.tcp_stats:
+        for chain in chains:
+            chain.transport_socket = counting(chain.transport_socket)
+    out = listener.Listener(
         name=given.name,
         address=core.Address(
             socket_address=core.SocketAddress(
@@ -183,17 +198,26 @@ def framed(
                 ipv4_compat=given.bind_address == "::",
             )
         ),
-        listener_filters=listener_filters(given, with_names=with_names),
         filter_chains=chains,
     )
+    frame.write(out)
+    if given.use_proxy_proto and not out.listener_filters:
+        out.listener_filters.append(listener_filter(PROXY_PROTOCOL, proxy_protocol.ProxyProtocol()))
+    if with_names:  # always for TLS: the first name to come must not drain the listener
+        out.listener_filters.append(listener_filter(TLS_INSPECTOR, tls_inspector.TlsInspector()))
+    return out
 
 
-def listener_filters(given: gloo.Listener, *, with_names: bool) -> list[listener.ListenerFilter]:
-    """A TLS listener always looks for the name asked for: the first one to come must not drain it."""
-    filters = [(PROXY_PROTOCOL, pack(proxy_protocol.ProxyProtocol()))] if given.use_proxy_proto else []
-    if with_names:
-        filters.append((TLS_INSPECTOR, pack(tls_inspector.TlsInspector())))
-    return [listener.ListenerFilter(name=name, typed_config=config) for name, config in filters]
+def listener_filter(name: str, config: betterproto2.Message) -> listener.ListenerFilter:
+    return listener.ListenerFilter(name=name, typed_config=pack(config))
+
+
+def counting(socket: core.TransportSocket | None) -> core.TransportSocket:
+    """*socket*, plain by default, with the operating system's TCP statistics."""
+    if socket is not None and socket.name == TCP_STATS:
+        return socket  # a TCP host that stayed as it was
+    inner = socket or core.TransportSocket(name=RAW_BUFFER, typed_config=pack(raw_buffer.RawBuffer()))
+    return core.TransportSocket(name=TCP_STATS, typed_config=pack(tcp_stats.Config(transport_socket=inner)))
 
 
 def build_manager(name: str, http: gloo.HttpListener, joined: Joined) -> hcm.HttpConnectionManager:

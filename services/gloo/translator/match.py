@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from protos import gloo
 from protos.envoy import matcher, route
 from services.gloo import checks
-from services.gloo.plugin import Policy
+from services.gloo.plugin import Policy, Scope
+from services.gloo.values import header_matcher
 from shared.report import Report
 
 DEFAULT = gloo.Matcher(prefix="/")
@@ -46,17 +47,7 @@ def translate_headers(
     given: gloo.Matcher, path: str, policy: Policy, report: Report
 ) -> Iterator[route.HeaderMatcher]:
     for i, header in enumerate(given.headers):
-        at = f"{path}.headers[{i}]"
-        if problem := checks.header_name(header.name, pseudo=True):
-            report.error(f"{at}.name", problem)
-        if header.value or header.regex:
-            yield route.HeaderMatcher(
-                name=header.name,
-                string_match=string_matcher(header.value, header.regex, f"{at}.value", policy, report),
-                invert_match=header.invert_match,
-            )
-        else:
-            yield route.HeaderMatcher(name=header.name, present_match=True, invert_match=header.invert_match)
+        yield header_matcher(header, Scope(path=f"{path}.headers[{i}]", report=report, policy=policy))
     if given.methods:
         for i, method in enumerate(given.methods):
             if not checks.TOKEN.fullmatch(method):

@@ -28,6 +28,7 @@ class Joined:
     fields: dict[str, Any] = field(default_factory=dict)
     action: dict[str, Any] = field(default_factory=dict)
     protocol: dict[str, Any] = field(default_factory=dict)
+    manager: dict[str, Any] = field(default_factory=dict)
     filters: dict[str, betterproto2.Message] = field(default_factory=dict)
     clusters: set[str] = field(default_factory=set)
     forwarding: list[str] = field(default_factory=list)  # the options that concern the upstream
@@ -39,6 +40,7 @@ class Joined:
             (self.fields, patch.fields),
             (self.action, patch.action),
             (self.protocol, patch.protocol),
+            (self.manager, patch.manager),
             (self.filters, patch.filters),
         )
         for mine, theirs in pairs:

@@ -30,7 +30,7 @@ READ: Mapping[str, tuple[str, ...]] = {
         *("name", "bindAddress", "bindPort", "useProxyProto", "httpListener", "tcpListener"),
         *("sslConfigurations", "options", "routeOptions", "metadata", "metadataStatic"),
     ),
-    "ListenerOptions": (),
+    "ListenerOptions": ("tcpStats", *(feature.name for feature in FEATURES if feature.on_any_listener)),
     "RouteConfigurationOptions": ALL,
     "SourceMetadata": ALL,
     "SourceMetadata.SourceRef": ALL,
@@ -88,6 +88,7 @@ READ: Mapping[str, tuple[str, ...]] = {
 APART = {
     *(("Proxy", "listeners"), ("Listener", "sslConfigurations")),
     *(("HttpListener", "virtualHosts"), ("VirtualHost", "routes"), ("TcpListener", "tcpHosts")),
+    *(("AndFilter", "filters"), ("OrFilter", "filters")),  # filters in filters, of which every field is read
 }
 # Not for translation: who owns an object and what was said of it.
 UNCHECKED = frozenset(("Metadata", "Status", "NamespacedStatuses", "SourceMetadata", "DiscoveryMetadata"))

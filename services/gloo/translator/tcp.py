@@ -38,10 +38,12 @@ class TcpChains:
     report: Report = field(default_factory=Report)
 
 
-def translate_tcp(given: gloo.TcpListener, scope: Scope, served: Resource | None) -> TcpChains:
+def translate_tcp(
+    given: gloo.TcpListener, scope: Scope, served: Resource | None, fields: Mapping[str, Any]
+) -> TcpChains:
     """The chains of *given*; what is wrong with all of them goes to *scope*. *served* is the listener as it
-    was before: who had a name then keeps it."""
-    settings = proxy_settings(given, scope)
+    was before: who had a name then keeps it. *fields* are more of Envoy's TcpProxy."""
+    settings = {**proxy_settings(given, scope), **fields}
     before = chains_of(served) if served is not None else {}
     done, taken = TcpChains(), dict[str, str]()
     made: dict[str, listener.FilterChain | None] = {}

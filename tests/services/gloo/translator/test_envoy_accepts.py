@@ -16,7 +16,11 @@ from tests.support.random_documents import random_case, random_tls_case
 
 ENVOY = Path(sys.executable).with_name("envoy")
 # These can be had by a deprecated field only; everywhere else none is used.
-DEPRECATED = {"match_large_regex": "max_program_size", "gzip_content_type": "content_type"}
+DEPRECATED = {
+    "match_large_regex": "max_program_size",
+    "gzip_content_type": "content_type",
+    "access_logs_open_telemetry": "common_config",
+}
 
 
 def golden_worlds() -> dict[str, World]:
