@@ -103,6 +103,10 @@ WITHOUT_EFFECT: Mapping[tuple[str, str], str] = {
     ("ConsulUpstreamSpec", "queryOptions"): "has no effect; all services are read by the same queries",
     ("LoadBalancerConfig", "localityWeightedLbConfig"): "has no effect; all instances count as of one place",
     ("HttpProtocolOptions", "headersWithUnderscoresAction"): "has no effect towards an upstream",
+    (
+        "TransformationStages",
+        "inheritTransformation",
+    ): "has no effect here; there is nothing to inherit",
     ("Upstream", "disableIstioAutoMtls"): "has no effect; there is no Istio here",
     ("RegexMatchAndSubstitute.Pattern", "googleRe2"): "has no effect; settings.gloo.regexMaxProgramSize has",
 }
