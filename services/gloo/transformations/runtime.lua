@@ -885,25 +885,27 @@ local function is_tunnel(headers)
     or find(string.lower(headers:get("connection") or ""), "upgrade", 1, true) and headers:get("upgrade") ~= nil
 end
 
+local function choose(program, headers)
+  for i, choice in ipairs(program.requests) do
+    if request_fits(choice.matcher, headers) then return i end
+  end
+  return 0
+end
+
 local BODILESS = { ["101"] = true, ["204"] = true, ["304"] = true }
 
 function envoy_on_request(handle)
   local text = handle:filterContext():get("program")
   if not text then return end
   local program, headers = program_of(text), handle:headers()
-  local tunnel, chosen, index = is_tunnel(headers), {}, 0
-  for i, choice in ipairs(program.requests) do
-    if request_fits(choice.matcher, headers) then
-      chosen, index = choice, i
-      break
-    end
-  end
+  local good, index = pcall(choose, program, headers)
+  local chosen, tunnel = good and program.requests[index] or {}, is_tunnel(headers)
   local kept = { choice = index, program = chosen.clear and text, headers = {} }
   kept.bodiless = tunnel or headers:get(":method") == "HEAD"
   for _, name in ipairs(program.keep) do kept.headers[name] = headers:get(name) end
-  local failure = chosen.request and transform(chosen.request, handle, nil, tunnel)
+  local failure = not good and "413" or chosen.request and transform(chosen.request, handle, nil, tunnel)
   if chosen.response or failure or #program.responses > 0 then
-    kept.failed = failure ~= nil
+    kept.failed = failure and true or false
     handle:streamInfo():dynamicMetadata():set(FILTER, "kept", kept)
   end
   if failure then
@@ -928,11 +930,12 @@ end
 function envoy_on_response(handle)
   local there = handle:streamInfo():dynamicMetadata():get(FILTER)
   local kept = there and there.kept or { headers = {} }
-  local given = response_transformation(handle, kept)
-  if not given then return end
+  local good, given = pcall(response_transformation, handle, kept)
+  if good and not given then return end
   local status = handle:headers():get(":status")
   local bodiless = kept.bodiless or BODILESS[status]
-  if transform(given, handle, kept.headers, bodiless) and not bodiless then
+  local failure = not good or transform(given, handle, kept.headers, bodiless)
+  if failure and not bodiless then
     if tonumber(status) < 400 then handle:headers():replace(":status", "500") end
     handle:headers():replace("content-type", "text/plain")
     handle:body(true):setBytes("the answer could not be transformed")

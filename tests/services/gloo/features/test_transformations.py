@@ -197,6 +197,7 @@ METADATA = {
     },
 }
 BOTH = request(headers=texts(x_a="{{ a }}"))
+LONG = {"regex": "/matchslow/" + "(a*)*" * 50}
 MATCHERS = [
     {"prefix": "/match/P", "caseSensitive": False},
     {"exact": "/match/exact"},
@@ -259,6 +260,7 @@ ROUTES = [
     route("/bystatus", {"stagedTransformations": {"regular": {"responseTransforms": BY_STATUS}}}),
     route("/stages", {"stagedTransformations": STAGES}),
     route("/moved", {}),
+    route("/matchslow", {"stagedTransformations": {"regular": {"requestTransforms": [choosing(**LONG)]}}}),
     route("/metadata", {"stagedTransformations": METADATA}),
     route("/tunnel", {**request(body={"text": "{{ a }}"}), "upgrades": [{"websocket": {}}]}),
     route("/both", {"transformations": {**BOTH["transformations"], **response()["transformations"]}}),
@@ -415,7 +417,10 @@ async def test_values_cannot_add_headers_or_requests(gateway: Gateway) -> None:
 async def test_an_expression_that_would_take_long_is_given_up(gateway: Gateway) -> None:
     answer = await gateway.ask("/slow", "a" * 300_000)
 
+    choosing = await gateway.ask("/matchslow/" + "a" * 50_000, method="GET")
+
     assert (answer.status, answer.text) == (413, "payload too large")
+    assert (choosing.status, choosing.text) == (413, "payload too large")
 
 
 async def test_a_refusal_is_not_transformed(gateway: Gateway) -> None:
