@@ -18,14 +18,24 @@ from shared.consul.operations import Row
 from shared.consul.polling import Holding
 from shared.errors import InvalidDocument
 from shared.ref import Source
-from shared.store.keys import GATEWAY, PROXY, ROUTE_TABLE, VIRTUAL_SERVICE, Kind, parse_key, prefix
+from shared.store.keys import (
+    GATEWAY,
+    PROXY,
+    ROUTE_OPTION,
+    ROUTE_TABLE,
+    VIRTUAL_HOST_OPTION,
+    VIRTUAL_SERVICE,
+    Kind,
+    parse_key,
+    prefix,
+)
 from shared.store.objects import Stored, aside
 from shared.store.spec import spec_of
 from shared.store.watch import ObjectsChange, watch_objects
 
 log = logging.getLogger(__name__)
 
-KINDS = (GATEWAY, VIRTUAL_SERVICE, ROUTE_TABLE)
+KINDS = (GATEWAY, VIRTUAL_SERVICE, ROUTE_TABLE, VIRTUAL_HOST_OPTION, ROUTE_OPTION)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -17,9 +17,11 @@ from services.gateway.composition import Composition, Rendered
 from services.gateway.translator.listeners import translate_gateway
 from services.gateway.translator.model import (
     GW,
+    RO,
     RT,
     RULES,
     TABLES,
+    VHO,
     VS,
     Part,
     Read,
@@ -131,6 +133,8 @@ class Translation:
         found = Report()
         if (stored := self.objects.get(source)) is not None:
             found.add(stored.report)
+            if source.kind in (VHO, RO) and stored.message is not None and stored.message.target_refs:
+                found.warn("targetRefs", "has no effect without Kubernetes; optionsConfigRefs refer to it")
         if source in self._findings.by_source:
             for _, report in sorted(self._findings.by_source[source].items(), key=lambda told: told[0]):
                 found.add(report)
@@ -219,7 +223,8 @@ class Translation:
         if not replan and not self._losing:
             fresh = {ref: self._choose(ref, frozenset()) for ref in refs}
             if all(
-                part is not None and part.traits == self._chosen[ref].traits for ref, part in fresh.items()
+                part is not None and ref in self._chosen and part.traits == self._chosen[ref].traits
+                for ref, part in fresh.items()
             ):
                 self._chosen |= cast("dict[Ref, Part]", fresh)
                 self._edited |= refs

@@ -27,6 +27,8 @@ GROUPS = {
     "Gateway": "gateway.solo.io",
     "VirtualService": "gateway.solo.io",
     "RouteTable": "gateway.solo.io",
+    "VirtualHostOption": "gateway.solo.io",
+    "RouteOption": "gateway.solo.io",
     "Proxy": "gloo.solo.io",
     "Upstream": "gloo.solo.io",
     "UpstreamGroup": "gloo.solo.io",

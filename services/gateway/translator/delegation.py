@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 
 from protos import gateway, gloo
@@ -15,6 +16,7 @@ from services.gateway.translator.matchers import (
     inherit,
 )
 from services.gateway.translator.model import (
+    RO,
     RT,
     RULES,
     TABLES,
@@ -26,7 +28,7 @@ from services.gateway.translator.model import (
     Version,
     report_of,
 )
-from services.gateway.translator.options import merge_options
+from services.gateway.translator.options import add_options, merge_options
 from shared.errors import InvalidResource
 from shared.ref import Ref, Source
 from shared.report import Report, join
@@ -93,13 +95,13 @@ class Walk:
         return found
 
     def _route(self, route: gateway.Route, steps: tuple[Step, ...], parent: Parent | None) -> list[Routed]:
-        if route.options_config_refs is not None:
-            raise InvalidResource("optionsConfigRefs", "not supported yet")
         inheritance = _inheritance(route, parent)
         matchers = list(route.matchers)
         if inheritance is not None:
             matchers = inherit(matchers, inheritance)
-        options = merge_options(route.options, parent.options if parent else None)
+        refs, here = route.options_config_refs, steps[-1].source.ref.namespace
+        options = add_options(route.options, refs, RO, here, self.read, partial(self._warn, steps))
+        options = merge_options(options, parent.options if parent else None)
         name = route.name or (parent.name if parent else "")
         if route.delegate_action is not None:
             below = Parent(
@@ -120,7 +122,12 @@ class Walk:
             )
         return [
             Routed(
-                written=route, matchers=matchers, options=options, name=name, own=parent is None, steps=steps
+                written=route,
+                matchers=matchers,
+                options=options,
+                name=name,
+                own=parent is None and refs is None,
+                steps=steps,
             )
         ]
 

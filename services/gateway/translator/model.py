@@ -10,7 +10,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 from protos import gateway, gloo
 from shared.ref import Ref, Source
 from shared.report import Report
-from shared.store.keys import GATEWAY, ROUTE_TABLE, VIRTUAL_SERVICE
+from shared.store.keys import GATEWAY, ROUTE_OPTION, ROUTE_TABLE, VIRTUAL_HOST_OPTION, VIRTUAL_SERVICE
 
 M = TypeVar("M")
 
@@ -29,6 +29,8 @@ RULES: Final = "Rules"
 VS: Final = VIRTUAL_SERVICE.name
 RT: Final = ROUTE_TABLE.name
 GW: Final = GATEWAY.name
+VHO: Final = VIRTUAL_HOST_OPTION.name
+RO: Final = ROUTE_OPTION.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

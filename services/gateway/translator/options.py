@@ -1,34 +1,75 @@
-"""Options: what a route table's route takes over from the route that delegates to it."""
+"""Options: what a route takes over from the one that delegates to it, and from options that are objects."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
-from protos import gloo
+from protos import gateway, gloo
+from services.gateway.translator.model import Read, Version
 from shared.errors import InvalidResource
+from shared.ref import Ref
+
+Options = TypeVar("Options", gloo.RouteOptions, gloo.VirtualHostOptions)
 
 
 def merge_options(
     own: gloo.RouteOptions | None, parent: gloo.RouteOptions | None
 ) -> gloo.RouteOptions | None:
-    """The child's options over the parent's: what the child sets is its own, whole.
-
-    Members of one oneof are one option, so the child's choice also drops a different one of the parent.
-    """
-    if own is None or parent is None:
-        return parent if own is None else own
-    stages = own.staged_transformations
-    if stages is not None and stages.inherit_transformation and parent.staged_transformations is not None:
+    """The child's options over the parent's: what the child sets is its own, whole."""
+    stages = own.staged_transformations if own is not None else None
+    above = parent.staged_transformations if parent is not None else None
+    if stages is not None and stages.inherit_transformation and above is not None:
         raise InvalidResource("options.stagedTransformations.inheritTransformation", "not supported yet")
-    taken = {group for name, group in _fields() if group and _is_set(getattr(own, name))}
+    return _over(own, parent)
+
+
+def _over(own: Options | None, other: Options | None) -> Options | None:
+    """*own* options, and of the *other* ones those that are not among them.
+
+    Members of one oneof are one option, so one's choice also drops a different one of the other.
+    """
+    if own is None or other is None:
+        return other if own is None else own
+    fields = _fields(type(own))
+    taken = {group for name, group in fields if group and _is_set(getattr(own, name))}
     inherited: dict[str, Any] = {
-        name: getattr(parent, name)
-        for name, group in _fields()
+        name: getattr(other, name)
+        for name, group in fields
         if group not in taken and not _is_set(getattr(own, name))
     }
     return dataclasses.replace(own, **inherited)
+
+
+def add_options(
+    own: Options | None,
+    refs: gateway.DelegateOptionsRefs | None,
+    kind: str,
+    namespace: str,
+    read: Read,
+    warn: Callable[[str, str], None],
+) -> Options | None:
+    """*own* options over those of the objects that *refs* name, and earlier ones over later ones.
+
+    As in Gloo, one that is not there is a warning: what is written together may arrive one by one. References
+    without a namespace are to *namespace*.
+    """
+    for i, named in enumerate(refs.delegate_options if refs is not None else ()):
+        at, ref = f"optionsConfigRefs.delegateOptions[{i}]", Ref(named.namespace or namespace, named.name)
+        version: Version[Any] | None = read(kind, ref)
+        if version is None:
+            warn(at, f"{kind} {ref} not found")
+            continue
+        found = version.current
+        if found is None and version.good is not None:
+            warn(at, f"{kind} {ref} is rejected; its last good version serves")
+            found = version.good
+        if found is None:
+            raise InvalidResource(at, f"{kind} {ref} is rejected, and there is no last good version")
+        own = _over(own, found.options)
+    return own
 
 
 def _is_set(value: object) -> bool:
@@ -37,7 +78,7 @@ def _is_set(value: object) -> bool:
 
 
 @cache
-def _fields() -> tuple[tuple[str, str | None], ...]:
-    return tuple(
-        (field.name, field.metadata["betterproto"].group) for field in dataclasses.fields(gloo.RouteOptions)
-    )
+def _fields(
+    kind: type[gloo.RouteOptions] | type[gloo.VirtualHostOptions],
+) -> tuple[tuple[str, str | None], ...]:
+    return tuple((field.name, field.metadata["betterproto"].group) for field in dataclasses.fields(kind))

@@ -9,6 +9,7 @@ from services.gateway.translator.delegation import TooManyRoutes, Walk
 from services.gateway.translator.model import (
     RT,
     RULES,
+    VHO,
     VS,
     Part,
     Read,
@@ -21,6 +22,7 @@ from services.gateway.translator.model import (
     labels_of,
     report_of,
 )
+from services.gateway.translator.options import add_options
 from services.gateway.translator.render import Rendering, render_host, render_ssl
 from shared.errors import InvalidResource
 from shared.ref import Ref, Source
@@ -56,8 +58,7 @@ def _translate(
     if host is None:
         report.error("virtualHost", "is missing")
         return TranslatedService(reports=reports)
-    if host.options_config_refs is not None:
-        report.error("virtualHost.optionsConfigRefs", "not supported yet")
+    host = _with_options(host, ref.namespace, read, report)
     _check_domains(host.domains, report)
     walk, routes = _walk(host, Step(source, "virtualHost"), read)
     for told, findings in walk.reports.items():
@@ -74,6 +75,22 @@ def _translate(
     )
     body = render_host(ref, host, routes, rendering)
     return replace(done, offered=Part(traits=traits, body=body, complete=walk.complete))
+
+
+def _with_options(
+    host: gateway.VirtualHost, namespace: str, read: Read, report: Report
+) -> gateway.VirtualHost:
+    """The host with all its options in place, its own and those it refers to."""
+
+    def warn(path: str, text: str) -> None:
+        report.warn(f"virtualHost.{path}", text)
+
+    try:
+        options = add_options(host.options, host.options_config_refs, VHO, namespace, read, warn)
+    except InvalidResource as invalid:
+        report.error(f"virtualHost.{invalid.path}", invalid.problem)
+        return host
+    return host if options is host.options else replace(host, options=options)
 
 
 def _walk(host: gateway.VirtualHost, start: Step, read: Read) -> tuple[Walk, list[Routed]]:

@@ -7,16 +7,17 @@ from typing import Any
 
 import orjson
 
+from services.gateway.inputs import KINDS as INPUTS
 from services.gateway.translation import Changes, Translation
 from services.gateway.translator.model import Rules
 from shared.ref import Ref, Source
 from shared.store.chunks import join
-from shared.store.keys import GATEWAY, ROUTE_TABLE, VIRTUAL_SERVICE, Kind, key
+from shared.store.keys import Kind, key
 from shared.store.objects import Stored, decode_value
 
 ROOT = "gloo"
 NAMESPACE = "gloo-system"
-KINDS = {kind.name: kind for kind in (GATEWAY, VIRTUAL_SERVICE, ROUTE_TABLE)}
+KINDS = {kind.name: kind for kind in INPUTS}
 
 
 def stored(document: Mapping[str, Any] | bytes, source: Source, index: int = 1) -> Stored:

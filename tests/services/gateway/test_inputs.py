@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.gateway.inputs import Inputs
+from services.gateway.inputs import KINDS, Inputs
 from shared.consul.blocking import PrefixChange
 from shared.ref import Ref
-from shared.store.keys import GATEWAY, ROUTE_TABLE, VIRTUAL_SERVICE, Kind
+from shared.store.keys import GATEWAY, VIRTUAL_SERVICE, Kind
 from shared.store.watch import ObjectsChange
 from tests.services.gateway.support import NAMESPACE, ROOT, source_of, stored
 
@@ -26,7 +26,7 @@ def change(
 
 async def listed() -> Inputs:
     inputs = Inputs(ROOT, NAMESPACE)
-    for kind in (GATEWAY, VIRTUAL_SERVICE, ROUTE_TABLE):
+    for kind in KINDS:
         inputs.take_objects(change(kind, initial=True))
     await inputs.take_proxies(PrefixChange(index=1, initial=True))
     inputs.take_changes()
@@ -38,12 +38,13 @@ async def listed() -> Inputs:
 async def test_nothing_is_ready_before_all_was_listed() -> None:
     inputs = Inputs(ROOT, NAMESPACE)
     waiting = [inputs.waiting_for]
-    for kind in (GATEWAY, VIRTUAL_SERVICE, ROUTE_TABLE):
+    for kind in KINDS:
         inputs.take_objects(change(kind, initial=True))
         waiting.append(inputs.waiting_for)
     await inputs.take_proxies(PrefixChange(index=1, initial=True))
 
-    assert waiting[0] == "waiting for Consul's listing of Gateway, Proxy, RouteTable, VirtualService"
+    kinds = "Gateway, Proxy, RouteOption, RouteTable, VirtualHostOption, VirtualService"
+    assert waiting[0] == f"waiting for Consul's listing of {kinds}"
     assert waiting[-1] == "waiting for Consul's listing of Proxy"
     assert inputs.waiting_for == ""
 
