@@ -8,6 +8,7 @@ first member tells what it is. ``runtime.lua`` evaluates both.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -283,11 +284,12 @@ class _Parser:
         return found
 
     def operand_of(self, token: _Token) -> Expression:
-        if token.kind in ("number", "string"):
-            try:
-                return ["value", json.loads(token.text)]
-            except ValueError:
-                raise self.bad("a text with an escape that JSON does not have", token.at) from None
+        if token.kind == "number":
+            if math.isinf(float(token.text)):
+                raise self.bad("a number too large", token.at)
+            return ["value", json.loads(token.text)]
+        if token.kind == "string":
+            return ["value", self.string(token)]
         if token.text == "not":
             return ["not", self.expression(2)]
         if token.text == "(":
@@ -307,6 +309,14 @@ class _Parser:
             return self.call(token)
         return ["name", self.path(token)]
 
+    def string(self, token: _Token) -> str:
+        try:
+            value = str(json.loads(token.text))
+            value.encode()
+        except ValueError:
+            raise self.bad("a text with an escape that JSON does not have", token.at) from None
+        return value
+
     def listed(self, end: str) -> list[Expression]:
         found: list[Expression] = []
         while self.tokens[-1].text != end:
@@ -321,7 +331,7 @@ class _Parser:
         while self.tokens[-1].text != "}":
             if members:
                 self.take_sign(",")
-            key = json.loads(self.take("string", "a name in quotes").text)
+            key = self.string(self.take("string", "a name in quotes"))
             self.take_sign(":")
             members.append([key, self.expression()])
         self.tokens.pop()
