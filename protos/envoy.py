@@ -48,6 +48,7 @@ from protos._generated.envoy.service.discovery import v3 as discovery
 from protos._generated.envoy.service.status import v3 as status
 from protos._generated.envoy.type import v3 as envoy_type
 from protos._generated.envoy.type.matcher import v3 as matcher
+from protos._generated.envoy.type.metadata import v3 as envoy_metadata
 from protos._generated.envoy.type.tracing import v3 as tracing
 from protos._generated.google import protobuf
 from protos._generated.opentelemetry.proto.common import v1 as otel_common
@@ -68,6 +69,7 @@ __all__ = [
     "dns_common",
     "early_headers",
     "endpoint",
+    "envoy_metadata",
     "envoy_type",
     "fault",
     "fault_common",

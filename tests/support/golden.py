@@ -184,6 +184,8 @@ def static_resources(worlds: Mapping[str, World], *, port: int = 0) -> dict[str,
         }
         for each in documents["listeners"].values():
             place_routes(each, documents["routes"])
+            found = collectors(each, name, documents["clusters"])
+            clusters += [cluster for cluster in found if cluster not in clusters]
             if socket := each["address"].get("socketAddress"):
                 socket["portValue"] = next(ports)
             elif pipe := each["address"].get("pipe"):
@@ -231,6 +233,20 @@ def static_secret(name: str) -> dict[str, Any]:
         "ocspStaple": {"inlineBytes": b64encode(staple).decode()},
     }
     return {"name": name, "tlsCertificate": pair}
+
+
+def collectors(given: dict[str, Any], prefix: str, clusters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Have traces sent to clusters of this world; those that it lacks, since Envoys bring them themselves."""
+    found = {}
+    for chain in given["filterChains"]:
+        tracing = chain["filters"][0]["typedConfig"].get("tracing", {})
+        config = tracing.get("provider", {}).get("typedConfig", {})
+        if "collectorCluster" in config:
+            wanted = config["collectorCluster"]
+            own = config["collectorCluster"] = f"{prefix}{wanted}"
+            if wanted not in clusters:
+                found[own] = {"name": own, "type": "STATIC", "loadAssignment": {"clusterName": own}}
+    return list(found.values())
 
 
 def place_routes(given: dict[str, Any], routes: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from protos import gloo
 from protos.envoy import core, early_headers, hcm, mutation_rules, uuid_request_id
 from services.gloo import checks
+from services.gloo.features import tracing
 from services.gloo.features.headers import added, removed
 from services.gloo.features.upgrades import WEBSOCKET, named_upgrades
 from services.gloo.features.upstream_http import LARGEST, ONLY_HTTP2, header_key_format
@@ -73,6 +74,7 @@ def speak(given: gloo.HttpConnectionManagerSettings, scope: Scope) -> Patch:
             given.forward_client_cert_details
         ),
         "set_current_client_cert_details": certificate_details(given),
+        "tracing": traced(given, scope),
         "proxy_100_continue": bool(given.proxy_100_continue),
         "early_header_mutation_extensions": early_changes(given.early_header_manipulation, scope),
     }
@@ -205,6 +207,14 @@ def upgrades(
     return list(found.values())
 
 
+def traced(
+    given: gloo.HttpConnectionManagerSettings, scope: Scope
+) -> hcm.HttpConnectionManagerTracing | None:
+    if given.tracing is None:
+        return None
+    return tracing.follow(given.tracing, replace(scope, path=join(scope.path, "tracing")))
+
+
 def certificate_details(
     given: gloo.HttpConnectionManagerSettings,
 ) -> hcm.HttpConnectionManagerSetCurrentClientCertDetails | None:
@@ -254,7 +264,7 @@ FEATURES = (
                 *("generateRequestId", "preserveExternalRequestId", "uuidRequestIdConfig"),
                 *("maxRequestsPerConnection", "headersWithUnderscoresAction", "normalizePath"),
                 *("mergeSlashes", "pathWithEscapedSlashesAction", "stripAnyHostPort", "upgrades"),
-                *("forwardClientCertDetails", "setCurrentClientCertDetails", "proxy100Continue"),
+                *("tracing", "forwardClientCertDetails", "setCurrentClientCertDetails", "proxy100Continue"),
                 *("acceptHttp10", "allowChunkedLength", "enableTrailers", "properCaseHeaderKeyFormat"),
                 *("preserveCaseHeaderKeyFormat", "http2ProtocolOptions", "earlyHeaderManipulation"),
             ),

@@ -138,6 +138,7 @@ REFUSED: Mapping[tuple[str, str], str] = {
     ("Upstream", "kube"): "there is no Kubernetes here; use consul or static",
     ("Upstream", "azure"): "Azure functions are not supported; use static with the function app's host",
     ("Upstream", "gcp"): f"{ENTERPRISE}; use static with the service's host",
+    ("ListenerTracingSettings", "openCensusConfig"): "Envoy no longer has it; use openTelemetryConfig",
     ("Destination", "kube"): "there is no Kubernetes here; use upstream or consul",
     (
         "Destination",
