@@ -83,4 +83,5 @@ async def undisturbed(
     finally:
         done.set()
         await running
-    assert traffic.failures == [], f"{len(traffic.failures)} of {traffic.answered + len(traffic.failures)}"
+    asked = traffic.answered + len(traffic.failures)
+    assert not traffic.failures, f"{len(traffic.failures)} of {asked}: {traffic.failures[:3]}"
