@@ -23,6 +23,8 @@ KIND_WORDS: dict[Kind, tuple[str, ...]] = {
     keys.UPSTREAM: ("upstream", "upstreams", "us", "u"),
     keys.VIRTUAL_SERVICE: ("virtualservice", "virtualservices", "vs"),
     keys.ROUTE_TABLE: ("routetable", "routetables", "rt"),
+    keys.VIRTUAL_HOST_OPTION: ("virtualhostoption", "virtualhostoptions", "vhopts"),
+    keys.ROUTE_OPTION: ("routeoption", "routeoptions", "rtopts"),
     keys.GATEWAY: ("gateway", "gateways", "gw"),
     keys.PROXY: ("proxy", "proxies", "p", "px"),
     keys.UPSTREAM_GROUP: ("upstreamgroup", "upstreamgroups", "ug", "ugs"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from glooctl import tables
@@ -18,6 +19,8 @@ TABLES: dict[Kind, Table] = {
     keys.UPSTREAM: tables.upstreams,
     keys.VIRTUAL_SERVICE: tables.virtual_services,
     keys.ROUTE_TABLE: tables.route_tables,
+    keys.VIRTUAL_HOST_OPTION: partial(tables.option_objects, "VIRTUAL HOST OPTION"),
+    keys.ROUTE_OPTION: partial(tables.option_objects, "ROUTE OPTION"),
     keys.GATEWAY: tables.gateways,
     keys.PROXY: tables.proxies,
     keys.UPSTREAM_GROUP: tables.upstream_groups,

@@ -201,6 +201,15 @@ def route_tables(documents: Iterable[Document], *, wide: bool = False) -> str:
     return draw(["ROUTE TABLE", "ROUTES", "STATUS", *(["NAMESPACE", "REASON"] if wide else [])], rows)
 
 
+def option_objects(kind: str, documents: Iterable[Document], *, wide: bool = False) -> str:
+    """Options that are objects, by the heading of their *kind*: which there are, not what they say."""
+    rows: list[Row] = []
+    for document in documents:
+        columns = [[name_of(document)], [", ".join(document.get("options") or {})], status_cell(document)]
+        rows += stacked(*columns, *_wide(document, wide))
+    return draw([kind, "OPTIONS", "STATUS", *(["NAMESPACE", "REASON"] if wide else [])], rows)
+
+
 def proxies(documents: Iterable[Document], *, wide: bool = False) -> str:
     rows: list[Row] = []
     for document in documents:

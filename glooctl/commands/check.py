@@ -21,6 +21,8 @@ KINDS = (
     (keys.UPSTREAM_GROUP, "upstream groups"),
     (keys.VIRTUAL_SERVICE, "virtual services"),
     (keys.ROUTE_TABLE, "route tables"),
+    (keys.VIRTUAL_HOST_OPTION, "virtual host options"),
+    (keys.ROUTE_OPTION, "route options"),
     (keys.GATEWAY, "gateways"),
     (keys.PROXY, "proxies"),
 )

@@ -14,6 +14,8 @@ KINDS = (
     keys.UPSTREAM,
     keys.VIRTUAL_SERVICE,
     keys.ROUTE_TABLE,
+    keys.VIRTUAL_HOST_OPTION,
+    keys.ROUTE_OPTION,
     keys.GATEWAY,
     keys.PROXY,
     keys.UPSTREAM_GROUP,

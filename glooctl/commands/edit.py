@@ -21,7 +21,10 @@ from shared.errors import InvalidDocument
 from shared.store import keys
 from shared.store.keys import Kind
 
-KINDS = (keys.VIRTUAL_SERVICE, keys.UPSTREAM, keys.ROUTE_TABLE, keys.GATEWAY, keys.UPSTREAM_GROUP)
+KINDS = (
+    *(keys.VIRTUAL_SERVICE, keys.UPSTREAM, keys.ROUTE_TABLE, keys.VIRTUAL_HOST_OPTION, keys.ROUTE_OPTION),
+    *(keys.GATEWAY, keys.UPSTREAM_GROUP),
+)
 WITH_SSL = (keys.VIRTUAL_SERVICE, keys.UPSTREAM)
 
 

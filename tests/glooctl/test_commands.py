@@ -330,3 +330,21 @@ async def test_release_says_which_process_does_not_follow(consul_server: ConsulS
     assert done.returncode == 1
     assert "not done within 1 s: gateway gone-1" in done.stderr
     assert await consul_server.call("GET", f"/v1/kv/{NOTE_KEY}?raw") == {"released": "x"}
+
+
+def test_option_objects_are_created_shown_and_deleted(consul_server: ConsulServer) -> None:
+    document = {
+        "apiVersion": "gateway.solo.io/v1",
+        "kind": "RouteOption",
+        "metadata": {"name": "quick", "namespace": "gloo-system"},
+        "spec": {"options": {"timeout": "1s"}},
+    }
+
+    created = glooctl(consul_server, "create", "-f", "-", stdin=yaml.safe_dump(document))
+    shown = glooctl(consul_server, "get", "rtopts")
+    deleted = glooctl(consul_server, "delete", "routeoption", "quick")
+
+    assert created.returncode == 0, created.stderr
+    assert "| quick        | timeout | Pending |" in shown.stdout
+    assert deleted.returncode == 0, deleted.stderr
+    assert "quick" not in glooctl(consul_server, "get", "routeoptions").stdout

@@ -88,3 +88,22 @@ def test_long_cells_are_wrapped_at_spaces() -> None:
     drawn = tables.draw(["A"], [["word " * 20]])
 
     assert max(map(len, drawn.splitlines())) <= 34
+
+
+def test_option_objects_are_drawn_with_the_names_of_their_options() -> None:
+    quick = {
+        "metadata": {"name": "quick"},
+        "options": {"timeout": "1s", "retries": {}},
+        "status": {"state": "Accepted"},
+    }
+
+    assert (
+        tables.option_objects("ROUTE OPTION", [quick, {"metadata": {"name": "none"}}])
+        == """\
++--------------+------------------+----------+
+| ROUTE OPTION |     OPTIONS      |  STATUS  |
++--------------+------------------+----------+
+| quick        | timeout, retries | Accepted |
+| none         |                  | Pending  |
++--------------+------------------+----------+"""
+    )
