@@ -35,6 +35,7 @@ from shared.report import Report
 log = logging.getLogger(__name__)
 
 MOST_NODE = 253  # characters of an Envoy's id that are repeated
+MOST_REMEMBERED = 1024  # secrets that were refused
 WORDS = {
     CLUSTER: "cluster",
     ENDPOINTS: "endpoints",
@@ -100,6 +101,7 @@ class Feedback:
         self._clock = clock
         self._quarantine = Quarantine(retry=retry)
         self._trials: Trials[Blame] = Trials()
+        self._remembered: dict[tuple[str, str, str], tuple[int, str]] = {}  # what Envoys said of secrets last
         self._nodes: dict[str, tuple[str, str]] = {}
         self._refusals: dict[str, dict[tuple[TypeUrl, str], Refusal]] = {}
         self._held: dict[str, list[Held]] = {}
@@ -157,8 +159,10 @@ class Feedback:
                     await self._moved.wait()
             for role in self._quarantine.tick(self._clock()):
                 self._serve(role)
-            for role in self._trials.tick(self._clock()):
+            doubtful = {(each.role, each.name) for each in self._elsewhere if each.type_url == SECRET}
+            for role in self._trials.tick(self._clock(), doubtful):
                 self._want(role, self._trials.wanted(role))
+                self._notify(role)
 
     def _serve(self, role: str) -> None:
         self._told.pop(role, None)
@@ -277,6 +281,10 @@ class Feedback:
         nodes = self._nodes.values() if client is None else [self._nodes.get(client, ("", ""))]
         return any(each == role for each, _ in nodes)
 
+    def takes(self, role: str, secret: str) -> bool:
+        """Whether listeners of the role may come to name a secret; ``notify`` is called when that differs."""
+        return self._trials.takes(role, secret)
+
     # --- what Envoys say ----------------------------------------------------------------------------------
 
     def connected(self, client: str, role: str, node: str) -> None:
@@ -310,8 +318,21 @@ class Feedback:
             self._tell(ended)
         if moved:
             self._serve(role)
-        if type_url == SECRET and self._trials.taken(role, [each.name for each in resources]):
+        if type_url == SECRET:
+            self._took_secrets(client, role, version, resources)
+
+    def _took_secrets(self, client: str, role: str, version: str, resources: Iterable[Resource]) -> None:
+        """An Envoy says yes to what it refused when it is sent the same again, for it does not look again."""
+        node, taken = self._nodes.get(client, ("", client))[1], []
+        for each in resources:
+            digest, words = self._remembered.pop((role, node, each.name), (0, ""))
+            if words and digest == each.digest:
+                self.nacked(client, role, SECRET, version, (each,), words)
+            else:
+                taken.append(each.name)
+        if self._trials.taken(role, taken):
             self._want(role, self._trials.wanted(role))
+            self._notify(role)
 
     def nacked(
         self,
@@ -328,10 +349,12 @@ class Feedback:
         moved = tried = False
         for resource in resources:
             if type_url == SECRET:
+                self._remember((role, node, resource.name), (resource.digest, message))
                 about = replace(blame, text=f"secret {resource.name}: {message}")
                 if self._trials.refused(role, resource.name, about):
                     tried = True
-                    continue
+                    if not self._trials.listens(role, resource.name):
+                        continue
             place = Place(role, type_url, resource.name)
             refused[type_url, resource.name] = Refusal(
                 role=role,
@@ -350,6 +373,11 @@ class Feedback:
         if tried:
             self._want(role, self._trials.wanted(role))
         self._notify(role)
+
+    def _remember(self, secret: tuple[str, str, str], refused: tuple[int, str]) -> None:
+        self._remembered[secret] = refused
+        if len(self._remembered) > MOST_REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
 
     def _tell(self, differ: Iterable[Refusal]) -> None:
         for role in {refusal.role for refusal in differ}:

@@ -36,6 +36,7 @@ from services.gloo.translator.destination import translate_group
 from services.gloo.translator.proxy import merge_reports
 from services.gloo.translator.secret import names_asked_for, ref_of
 from services.gloo.translator.sources import Reports
+from services.gloo.trials import trial_cluster
 from services.gloo.xds.wire import mentions
 from shared.incremental.units import Key, Units
 from shared.ref import Ref, Source
@@ -92,16 +93,18 @@ class Pipeline:
         memory: Memory | None = None,
         stand_ins: Callable[[], Iterable[bytes]] = tuple,
         standing_in: Callable[[str], Iterable[bytes]] = lambda role: (),
+        takes: Callable[[str, str], bool] = lambda role, secret: True,
     ) -> None:
         """*stand_ins* are virtual hosts served in place of newer ones; what they forward to is kept up.
-        *standing_in* gives such listeners and clusters of a role; so are their secrets."""
+        *standing_in* gives such listeners and clusters of a role; so are their secrets. *takes* says
+        whether an Envoy of a role has taken a secret, so that listeners may come to name it."""
         self._memory = memory or Memory()
         self.clusters = Clusters(instances, policy, self._memory)
         self.secrets = SecretTable()
         self._secret_sets: dict[Ref, Resources] = {}
         self._stand_ins, self._standing_in = stand_ins, standing_in
         self._known = self._memory.known()  # the choices wanted so far, by cluster
-        self.proxies = Proxies(policy, self._memory)
+        self.proxies = Proxies(policy, self._memory, lambda ref, secret: takes(role_of(ref), secret))
         self.reports: dict[Source, Report] = {}
         self._policy = policy
         self._read: dict[tuple[str, Ref], Any] = {}  # the messages that units may read
@@ -162,9 +165,13 @@ class Pipeline:
     def snapshot(self, ref: Ref) -> Snapshot:
         """All that a Proxy's Envoys are served now."""
         served = self.proxies.served[ref]
+        clusters = self.clusters.clusters
+        if served.tried:
+            tried = [trial_cluster(name, sources) for name, sources in served.tried.items()]
+            clusters = clusters.patched(put=tried)
         return Snapshot(
             {
-                CLUSTER: self.clusters.clusters,
+                CLUSTER: clusters,
                 ENDPOINTS: self.clusters.endpoints,
                 LISTENER: served.listeners.patched(put=self.clusters.tunnels.by_name.values()),
                 ROUTES: served.routes,
@@ -179,7 +186,7 @@ class Pipeline:
             del self._secret_sets[ref]
         for ref, served in self.proxies.served.items():
             kept = (name for body in self._standing_in(role_of(ref)) for name in names_asked_for(body))
-            asked = {**dict.fromkeys(kept, frozenset[Source]()), **shared, **served.secrets}
+            asked = {**dict.fromkeys(kept, frozenset[Source]()), **shared, **served.tried, **served.secrets}
             before = self._secret_sets.get(ref, EMPTY)
             gone = before.by_name.keys() - asked.keys()
             now = before.patched(put=self.secrets.resources(asked), drop=gone)
@@ -250,7 +257,7 @@ class Pipeline:
         for unit in {*units, *self.proxies.readers(looked_at)}:
             build |= self.proxies.translate(self._get, put=[unit])
             await self._breath.take()
-        build |= self.proxies.looked_at(looked_at)
+        build |= self.proxies.looked_at(looked_at) | self.proxies.tried_out()
         build -= removed
         for ref in build:
             self.proxies.build(ref, self._get)

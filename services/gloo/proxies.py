@@ -17,6 +17,7 @@ from services.gloo.plugin import Policy
 from services.gloo.resources import EMPTY, Resource, Resources
 from services.gloo.sanitize import choose_host, choose_resource, fallback_resources, has_errors
 from services.gloo.translator.consul import ConsulSelection, destination_cluster_name
+from services.gloo.translator.filter_chains import Trying
 from services.gloo.translator.listener import TranslatedListener, listener_conflicts, translate_listener
 from services.gloo.translator.names import route_configuration_name
 from services.gloo.translator.patches import looked_at
@@ -74,10 +75,14 @@ class Host:
 
 @dataclass(slots=True)
 class ListenerUnit:
-    """A listener as it was translated last: from what, what it looked at, and what came of it."""
+    """A listener as it was translated last: from what, what it looked at, and what came of it.
+
+    ``tried`` are secrets that an Envoy is to take before they are named, and who waits for them.
+    """
 
     given: tuple[Any, ...] = ()
     looked: dict[Key, Any] = field(default_factory=dict)
+    tried: Mapping[str, frozenset[Source]] = field(default_factory=dict)
     done: TranslatedListener | None = None
 
 
@@ -101,15 +106,20 @@ class ServedProxy:
     reports: Reports = field(default_factory=dict)
     selections: frozenset[ConsulSelection] = frozenset()
     secrets: Mapping[str, frozenset[Source]] = field(default_factory=dict)  # by name, and for whom
+    tried: Mapping[str, frozenset[Source]] = field(default_factory=dict)  # those nobody refers to yet
     partial: tuple[tuple[str, str], ...] = ()  # hosts without their broken routes, by route configuration
 
 
 class Proxies:
     """``served`` is for reading. Feed ``put`` and ``drop``, then ``translate`` units, then ``build``."""
 
-    def __init__(self, policy: Policy, memory: Memory) -> None:
+    def __init__(
+        self, policy: Policy, memory: Memory, takes: Callable[[Ref, str], bool] = lambda ref, name: True
+    ) -> None:
+        """*takes* says whether an Envoy of a Proxy has taken the secret of that name."""
         self.served: dict[Ref, ServedProxy] = {}
         self._memory = memory
+        self._takes = takes
         self._policy = policy
         self._proxies: dict[Ref, gloo.Proxy] = {}
         self._sheets: dict[Ref, dict[str, Sheet]] = {}
@@ -171,6 +181,10 @@ class Proxies:
             if any(not keys.isdisjoint(sheet.listener.looked) for sheet in sheets.values())
         }
 
+    def tried_out(self) -> set[Ref]:
+        """The Proxies to build again because an Envoy has taken what their listeners waited for."""
+        return {ref for ref, one in self.served.items() if any(self._takes(ref, name) for name in one.tried)}
+
     @property
     def looks(self) -> Iterable[Key]:
         """All that listeners look at."""
@@ -194,6 +208,7 @@ class Proxies:
         selections: set[ConsulSelection] = set()
         partial: list[tuple[str, str]] = []
         secrets: dict[str, frozenset[Source]] = {}
+        tried: dict[str, frozenset[Source]] = {}
         conflicts = listener_conflicts(proxy.listeners)
         for i, (given, sheet) in enumerate(zip(proxy.listeners, self._sheets[ref].values(), strict=True)):
             last_good = before.listeners.by_name.get(given.name) or self._memory.listener(ref, given.name)
@@ -209,6 +224,8 @@ class Proxies:
                     asking = dict.fromkeys(names_asked_for(made.body), made.sources)
                 for secret, sources in asking.items():
                     secrets[secret] = secrets.get(secret, frozenset()) | sources
+                for secret, sources in sheet.listener.tried.items():
+                    tried[secret] = tried.get(secret, frozenset()) | sources
                 name = route_configuration_name(given.name)
                 if given.tcp_listener is None:
                     routes.append(join_route_configuration(name, hosts, given.route_options))
@@ -223,6 +240,7 @@ class Proxies:
             reports=reports,
             selections=frozenset(selections),
             secrets=secrets,
+            tried=tried,
             partial=tuple(partial),
         )
         self.served[ref] = served
@@ -251,7 +269,7 @@ class Proxies:
             head = replace(given, http_listener=replace(given.http_listener, virtual_hosts=some))
         now = (i, conflict, head)
         same = unit.given == now and all(get(key) == value for key, value in unit.looked.items())
-        if unit.done is not None and same:
+        if unit.done is not None and same and not any(self._takes(owner.ref, name) for name in unit.tried):
             return unit.done
         looked: dict[Key, Any] = {}
 
@@ -259,6 +277,7 @@ class Proxies:
             value = looked[kind, name] = get((kind, name))
             return value
 
+        trying = Trying(lambda name: self._takes(owner.ref, name))
         unit.done = translate_listener(
             given,
             f"listeners[{i}]",
@@ -268,8 +287,9 @@ class Proxies:
             read=read,
             last_good=unit.done.tls if unit.done is not None else self._memory.tls(owner.ref, given.name),
             served=served,
+            trying=trying,
         )
-        unit.given, unit.looked = now, looked
+        unit.given, unit.looked, unit.tried = now, looked, trying.waiting
         return unit.done
 
     def _served_hosts(

@@ -66,6 +66,7 @@ class Session:
             memory=(memory := lasting.memory()),
             stand_ins=lasting.feedback.stand_ins,
             standing_in=lasting.feedback.standing_in,
+            takes=lasting.feedback.takes,
         )
         self._secrets = SecretFeed(
             secret_sources(settings, os.environ), self._secrets_changed, namespaces=self._namespaces

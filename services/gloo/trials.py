@@ -1,16 +1,18 @@
-"""Trials: a cluster that comes to name other secrets is served once an Envoy has taken those.
+"""Trials: what comes to name other secrets is served once an Envoy has taken those.
 
 An Envoy takes such a cluster at once, drops the one before, and only then asks for the secrets. If it does
 not take one of them, a file that it does not have, the service is lost. So the cluster before is served on,
 beside one without endpoints that names the new secrets and nothing else. What an Envoy says of these decides
 what becomes of the cluster.
 
+For listeners translation puts such clusters into what it wants, and asks ``takes`` until it is so.
+
 Pure: no I/O, and the time comes in as *now*.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -19,6 +21,7 @@ from services.gloo.resources import CLUSTER, SECRET, Resource, Snapshot, resourc
 from services.gloo.translator.secret import PAIR, PAIR_FILES, names_asked_for
 from services.gloo.translator.ssl import Material, tls_context, tls_socket
 from shared.codec.encode import encode
+from shared.ref import Source
 
 PREFIX = "trial:"
 TRIAL_SECONDS = 5.0  # without an answer for so long the cluster is served
@@ -35,6 +38,7 @@ class Trial(Generic[B]):
     taken: set[str] = field(default_factory=set)
     refused: dict[str, B] = field(default_factory=dict)
     since: dict[str, float] = field(default_factory=dict)  # of those that are being tried
+    listening: set[str] = field(default_factory=set)  # those that listeners wait for
 
 
 class Trials(Generic[B]):
@@ -49,6 +53,9 @@ class Trials(Generic[B]):
     ) -> tuple[Snapshot, list[tuple[Resource, Resource, B]]]:
         """*watched* says whether the role has an Envoy that could answer."""
         trial = self._roles.setdefault(role, Trial())
+        if snapshot.of(CLUSTER) is not trial.wanted.of(CLUSTER):
+            clusters = snapshot.of(CLUSTER).by_name
+            trial.listening = {name.removeprefix(PREFIX) for name in clusters if name.startswith(PREFIX)}
         trial.wanted = snapshot
         there = snapshot.of(SECRET).by_name
         trial.taken &= there.keys()
@@ -64,7 +71,15 @@ class Trials(Generic[B]):
         trial.taken.update(names)
         for name in trial.refused.keys() & trial.taken:
             del trial.refused[name]
-        return not trial.taken.isdisjoint(trial.since)
+        return not trial.taken.isdisjoint(trial.since.keys() | trial.listening)
+
+    def takes(self, role: str, name: str) -> bool:
+        """Whether an Envoy has taken this secret, or would not say for too long."""
+        return role in self._roles and name in self._roles[role].taken
+
+    def listens(self, role: str, name: str) -> bool:
+        """Whether a listener waits for this secret."""
+        return role in self._roles and name in self._roles[role].listening
 
     def refused(self, role: str, name: str, blame: B) -> bool:
         """An Envoy has refused a secret; whether that is about a trial."""
@@ -74,12 +89,14 @@ class Trials(Generic[B]):
         trial.refused.setdefault(name, blame)
         return True
 
-    def tick(self, now: float) -> list[str]:
-        """The roles that something was tried in for long enough; ``want`` has it served."""
+    def tick(self, now: float, doubtful: Container[tuple[str, str]] = ()) -> list[str]:
+        """The roles that something was tried in for long enough; ``want`` has it served. What is *doubtful*,
+        a role's secret, is tried on."""
         roles = []
         for role, trial in self._roles.items():
             late = [name for name, since in trial.since.items() if now >= since + TRIAL_SECONDS]
-            trial.taken.update(late)
+            trial.taken.update(name for name in late if (role, name) not in doubtful)
+            trial.since.update(dict.fromkeys(late, now))
             roles += [role] if late else []
         return roles
 
@@ -96,7 +113,7 @@ class Trials(Generic[B]):
     ) -> tuple[Snapshot, list[tuple[Resource, Resource, B]]]:
         wanted, guilty = trial.wanted.of(CLUSTER), list[tuple[Resource, Resource, B]]()
         kept: list[Resource] = []
-        tried: dict[str, set[Resource]] = {}
+        tried: dict[str, set[Source]] = {}
         for new, before, names in self._renamed(trial):
             blame = next((trial.refused[name] for name in sorted(names) if name in trial.refused), None)
             if blame is not None:
@@ -104,8 +121,9 @@ class Trials(Generic[B]):
             elif watched:
                 kept.append(before)
                 for name in names:
-                    tried.setdefault(name, set()).add(new)
-        trial.since = {name: trial.since.get(name, now) for name in tried}
+                    tried.setdefault(name, set()).update(new.sources)
+        asked = (tried.keys() | trial.listening) - trial.taken - trial.refused.keys()
+        trial.since = {name: trial.since.get(name, now) for name in asked}
         trying = [trial_cluster(name, tried[name]) for name in sorted(tried)]
         put = [*kept, *trying]
         trial.shown = trial.wanted.replaced({CLUSTER: wanted.patched(put=put)}) if put else trial.wanted
@@ -126,7 +144,7 @@ class Trials(Generic[B]):
                 yield new, before, fresh
 
 
-def trial_cluster(name: str, asking: Iterable[Resource]) -> Resource:
+def trial_cluster(name: str, sources: Iterable[Source]) -> Resource:
     """A cluster that has an Envoy ask for a secret, and does nothing else."""
     pair = name.partition(":")[0] in (PAIR, PAIR_FILES)
     named = Material(pair=name) if pair else Material(trusted=name)
@@ -137,4 +155,4 @@ def trial_cluster(name: str, asking: Iterable[Resource]) -> Resource:
         load_assignment=endpoint.ClusterLoadAssignment(cluster_name=PREFIX + name),
         transport_socket=tls_socket(context),
     )
-    return resource(made.name, encode(made), {source for each in asking for source in each.sources})
+    return resource(made.name, encode(made), sources)

@@ -50,6 +50,13 @@ class Site:
         service = virtual_service(*(routes or (direct("/", f"this is {name}"),)), domains=[domain])
         await self.stack.put("VirtualService", name, service | {"sslConfig": config})
 
+    async def another(self, name: str) -> Certificate:
+        """The certificate of one more VirtualService, called as it is."""
+        certificate = self.issue(f"{name}.example.com")
+        await self.store(name, certificate)
+        await self.serve(name, f"{name}.example.com")
+        return certificate
+
     async def get(self, domain: str, **how: Any) -> Met:
         return await https_get(self.port, domain, **how)
 
@@ -214,6 +221,58 @@ async def test_files_that_come_later_are_found(site: Site, tmp_path: Path) -> No
     moved(certificate, files)
     await site.shows(CATS, certificate, within=30)
     await site.stack.status_is("Accepted", "VirtualService", "cats")
+
+
+async def test_files_that_envoy_does_not_have_cost_nothing_that_was_served(
+    site: Site, tmp_path: Path
+) -> None:
+    cats, dogs, trusting = site.issue(CATS), site.issue(DOGS), client_context(site.authority)
+    kept, missing = tmp_path / "kept", tmp_path / "missing"
+    moved(cats, kept)
+
+    async def serve(folder: Path, says: str = "this is cats") -> None:
+        files = {"tlsCert": str(folder / "cert.pem"), "tlsKey": str(folder / "key.pem")}
+        service = virtual_service(direct("/", says), domains=[CATS])
+        config = {"sslFiles": files, "sniDomains": [CATS]}
+        await site.stack.put("VirtualService", "cats", service | {"sslConfig": config})
+
+    await serve(kept)
+    await site.store("dogs", dogs)
+    await site.serve("dogs", DOGS)
+    await site.shows(CATS, cats)
+    await site.shows(DOGS, dogs)
+    async with undisturbed(site.port, DOGS, saying=["this is dogs"], tls=trusting):
+        async with undisturbed(
+            site.port, CATS, saying=["this is cats", "still cats"], tls=trusting
+        ) as traffic:
+            for _ in range(2):
+                await serve(missing)
+                await site.stack.status_is("Rejected", "VirtualService", "cats", saying="No such file")
+                await serve(kept)
+                await site.stack.status_is("Accepted", "VirtualService", "cats")
+            await site.store("odd", site.authority.issue("odd", f"DNS:{CATS}", curve="secp224r1"))
+            await site.serve("cats", CATS, secretRef={"name": "odd", "namespace": "gloo-system"})
+            words = "refused secret secret:gloo-system/odd"
+            await site.stack.status_is("Rejected", "VirtualService", "cats", saying=words)
+            await traffic.flows()
+
+            await serve(missing, "still cats")
+            words = "No such file or directory"
+            await site.stack.status_is("Rejected", "VirtualService", "cats", saying=words)
+            await site.shows("birds.example.com", await site.another("birds"))
+            await site.stack.status_is("Accepted", "VirtualService", "dogs")
+            await traffic.flows()
+            met = await site.get(CATS)
+            assert (met.shows(cats), met.text) == (True, "still cats")
+
+        renewed = site.issue(CATS)
+        moved(renewed, missing)
+        await site.shows(CATS, renewed, within=30)
+        await site.stack.status_is("Accepted", "VirtualService", "cats")
+        await site.stack.status_is("Accepted", "Proxy", "gateway-proxy")
+    await eventually(
+        lambda: site.stack.envoy("/clusters"), until=lambda clusters: "trial:" not in clusters, within=30.0
+    )
 
 
 def moved(certificate: Certificate, folder: Path) -> None:

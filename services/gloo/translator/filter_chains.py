@@ -6,13 +6,14 @@ nothing but its own configuration, so an edit of one drains the connections of n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from protos import gloo
 from protos.envoy import listener, tls
 from services.gloo.plugin import Scope
+from services.gloo.translator.secret import names_asked_for
 from services.gloo.translator.sources import Origin, Reports, attribute, tls_origins_of
 from services.gloo.translator.ssl import downstream_tls, tls_socket
 from services.gloo.translator.supported import refuse_unread
@@ -34,6 +35,20 @@ class Brought:
     @property
     def names(self) -> list[str]:
         return [name.lower() for name in self.config.sni_domains] or [EVERY_NAME]
+
+
+@dataclass(frozen=True, slots=True)
+class Trying:
+    """*takes* says of a secret's name whether an Envoy has taken it; who has to wait for it is put down."""
+
+    takes: Callable[[str], bool] = lambda name: True
+    waiting: dict[str, frozenset[Source]] = field(default_factory=dict)
+
+    def wait(self, name: str, source: Source) -> None:
+        self.waiting[name] = self.waiting.get(name, frozenset()) | {source}
+
+
+ALL_TAKEN = Trying()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -73,18 +88,25 @@ def translate_chains(
     scope: Scope,
     reports: Reports,
     last_good: Mapping[Origin, gloo.SslConfig] = NO_CONFIGS,
+    trying: Trying = ALL_TAKEN,
 ) -> list[Chain]:
     """The chains of a listener. What is wrong with a configuration goes to *reports*, and the last good one
-    from the same place is used."""
+    from the same place is used. So it is while an Envoy has not taken what a configuration newly names."""
     chains: dict[tuple[bytes, timedelta | None], Chain] = {}
     taken: dict[str, tuple[Chain, Origin]] = {}
     for each in brought:
         report = Report()
         refuse_unread(each.config, report)
         context = None if report.errors else downstream_tls(each.config, _within(scope, report))
-        if context is None and each.origin in last_good:
-            each = Brought(config=last_good[each.origin], origin=each.origin)
-            context = downstream_tls(each.config, _within(scope, Report()))
+        untaken = {name for name in names_in(context) if not trying.takes(name)}
+        if each.origin in last_good and (context is None or untaken):
+            good = Brought(config=last_good[each.origin], origin=each.origin)
+            before = downstream_tls(good.config, _within(scope, Report()))
+            fresh = untaken - names_in(before)
+            if before is not None and (context is None or fresh):
+                each, context = good, before
+                for name in fresh:
+                    trying.wait(name, each.origin.source)
         if context is not None:
             timeout = each.config.transport_socket_connect_timeout
             chain = chains.setdefault((encode(context), timeout), Chain(context=context, timeout=timeout))
@@ -100,6 +122,11 @@ def translate_chains(
                     )
         attribute(report, [each.origin], reports)
     return [chain for chain in chains.values() if chain.names]
+
+
+def names_in(context: tls.DownstreamTlsContext | None) -> frozenset[str]:
+    """The secrets that *context* names."""
+    return frozenset() if context is None else names_asked_for(encode(tls_socket(context)))
 
 
 def _within(scope: Scope, report: Report) -> Scope:

@@ -21,7 +21,14 @@ from services.gloo.plugin import Policy, Reader, Scope, read_nothing
 from services.gloo.resources import Resource, resource
 from services.gloo.translator.ads import ADS
 from services.gloo.translator.consul import ConsulSelection
-from services.gloo.translator.filter_chains import NO_CONFIGS, Chain, configurations, translate_chains
+from services.gloo.translator.filter_chains import (
+    ALL_TAKEN,
+    NO_CONFIGS,
+    Chain,
+    Trying,
+    configurations,
+    translate_chains,
+)
 from services.gloo.translator.names import HTTP_STAT_PREFIX, route_configuration_name
 from services.gloo.translator.patches import Joined, join_patches
 from services.gloo.translator.secret import names_asked_for
@@ -65,6 +72,7 @@ def translate_listener(
     read: Reader = read_nothing,
     last_good: Mapping[Origin, gloo.SslConfig] = NO_CONFIGS,
     served: Resource | None = None,
+    trying: Trying = ALL_TAKEN,
 ) -> TranslatedListener:
     """A listener; *path* is its own in *owner*, the Proxy. *conflict* is what ``listener_conflicts`` says of
     it, *last_good* are TLS configurations to use in place of broken ones, as TCP hosts of *served* are."""
@@ -88,7 +96,7 @@ def translate_listener(
     origins = origins_of(given)
     reports = Reports()
     brought = configurations(given, path, owner)
-    chains = translate_chains(brought, scope, reports, last_good)
+    chains = translate_chains(brought, scope, reports, last_good, trying)
     good = {each.origin: last_good[each.origin] for each in brought if each.origin in last_good}
     found = None
     http = given.http_listener

@@ -11,7 +11,8 @@ from services.gloo.memory import Memory
 from services.gloo.pipeline import Changes, Outcome
 from services.gloo.resources import CLUSTER, LISTENER, SECRET, Resource
 from services.gloo.secrets.source import Answer, answer_of
-from shared.ref import Ref
+from services.gloo.translator.secret import names_asked_for
+from shared.ref import Ref, Source
 from shared.store.keys import PROXY, UPSTREAM
 from tests.services.gloo.test_pipeline import PROXY_SOURCE, ROLE, World
 from tests.support.certificates import any_pair
@@ -145,6 +146,33 @@ async def test_a_broken_configuration_keeps_its_last_good_one_also_over_a_restar
     await later.put(PROXY, "gateway-proxy", broken)
     await later.read(cats=tls(), dogs=tls())
     assert later.served().body == good
+
+
+async def test_what_a_configuration_newly_names_is_tried_first() -> None:
+    world, taken = Secrets(), {"secret:ns/dogs"}
+    world.pipeline.proxies._takes = lambda ref, name: name in taken
+    await world.put(PROXY, "gateway-proxy", proxy(config(CATS, "cats"), config(DOGS, "dogs")))
+    await world.read(cats=tls(), dogs=tls())
+    before = world.served()
+    trial = "trial:secret:ns/pets"
+    assert names_asked_for(before.body) == {"secret:ns/cats", "secret:ns/dogs"}, "what is new is not tried"
+
+    given = proxy(config(PETS, "cats"), config(DOGS, "dogs", disableTlsSessionResumption=True))
+    await world.put(PROXY, "gateway-proxy", given)
+    await world.read(pets=tls())
+    assert names_asked_for(world.served().body) == {"secret:ns/cats", "secret:ns/dogs"}
+    assert world.served() != before, "the other one is served at once"
+    clusters = world.pipeline.snapshot(PROXY_SOURCE.ref).of(CLUSTER).by_name
+    assert clusters[trial].sources == {Source("VirtualService", Ref("ns", "cats"))}
+    assert world.secrets == {"secret:ns/cats", "secret:ns/dogs", "secret:ns/pets"}
+    assert not (await world.pipeline.apply(Changes())).snapshots
+
+    taken.add("secret:ns/pets")
+    outcome = await world.pipeline.apply(Changes())
+    assert set(outcome.snapshots) == {ROLE}
+    assert names_asked_for(world.served().body) == world.secrets == {"secret:ns/pets", "secret:ns/dogs"}
+    assert trial not in world.pipeline.snapshot(PROXY_SOURCE.ref).of(CLUSTER).by_name
+    assert world.problems() == []
 
 
 async def test_files_that_an_envoy_did_not_find_are_offered_anew() -> None:

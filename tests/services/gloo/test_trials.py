@@ -1,4 +1,4 @@
-"""Clusters that come to name other secrets: served once an Envoy has taken those, never before."""
+"""What comes to name other secrets: served once an Envoy has taken those, never before."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class Replica:
         self.files = files
         self.now = 0.0
         self.cache = Cache()
-        self.feedback = Feedback(lambda role: None, self.cache, clock=lambda: self.now)
+        self.told: list[str] = []
+        self.feedback = Feedback(self.told.append, self.cache, clock=lambda: self.now)
         self.feedback.connected("1", ROLE, "envoy-1")
         self.shown: list[dict[str, bytes]] = []
 
@@ -64,7 +65,7 @@ class Replica:
 
 def test_a_trial_names_the_secret_and_nothing_else() -> None:
     for name in (NEW, PAIR):
-        made = trial_cluster(name, [pets()])
+        made = trial_cluster(name, [PETS])
 
         assert made.name == PREFIX + name
         assert names_asked_for(made.body) == {name}
@@ -164,6 +165,52 @@ def test_without_an_answer_the_cluster_is_served_after_a_while() -> None:
 
     assert then is trials.wanted(ROLE)
     assert trials.wake_at() == float("inf")
+
+
+def test_listeners_wait_until_an_envoy_has_taken_what_they_come_to_name() -> None:
+    replica = Replica()
+    replica.want(trial_cluster(NEW, [PETS]))
+    assert not replica.feedback.takes(ROLE, NEW)
+
+    for _ in range(2):  # an Envoy that is sent the same again says yes to it
+        replica.answer()
+        assert not replica.feedback.takes(ROLE, NEW)
+        (refusal,) = replica.feedback.refusals(ROLE)
+        assert str(refusal) == f"Envoy envoy-1 refused secret {NEW}: no such file"
+        replica.files = (NEW,)
+
+    told = len(replica.told)
+    replica.feedback.acked("1", ROLE, SECRET, "v", (resource(NEW, b"another way to it", [PETS]),), ())
+    assert replica.feedback.takes(ROLE, NEW)
+    assert replica.feedback.refusals(ROLE) == []
+    assert replica.told[told:]
+
+
+def test_a_secret_refused_before_is_refused_for_clusters_too_when_an_envoy_does_not_look_again() -> None:
+    replica = Replica(OLD)
+    replica.want(pets(OLD))
+    replica.answer()
+    replica.want(pets(NEW))
+    replica.answer()
+    replica.want(pets(OLD))
+    replica.files = (OLD, NEW)
+
+    replica.want(pets(NEW))
+    replica.answer()
+
+    assert replica.served() == {"pets": pets(OLD).body}
+
+
+def test_listeners_do_not_wait_for_ever_unless_another_replica_tells_of_a_refusal() -> None:
+    trials = Trials[str]()
+    trials.want(ROLE, world(trial_cluster(NEW, ())), 0.0, watched=False)
+
+    assert trials.tick(TRIAL_SECONDS, {(ROLE, NEW)}) == [ROLE]
+    assert not trials.takes(ROLE, NEW)
+    assert trials.wake_at() == 2 * TRIAL_SECONDS
+
+    assert trials.tick(2 * TRIAL_SECONDS) == [ROLE]
+    assert trials.takes(ROLE, NEW)
 
 
 def test_a_renewed_secret_that_is_refused_costs_no_cluster() -> None:
