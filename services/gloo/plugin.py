@@ -9,7 +9,7 @@ So no edit of a route ever changes a listener.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, Protocol
 
@@ -116,6 +116,11 @@ class Scope:
 
     def warn(self, where: str, text: str) -> None:
         self.report.warn(join(self.path, where), text)
+
+
+def within(scope: Scope, where: str) -> Scope:
+    """The scope of something below."""
+    return replace(scope, path=join(scope.path, where))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -14,9 +13,8 @@ from services.gloo.features import tracing
 from services.gloo.features.headers import added, removed
 from services.gloo.features.upgrades import WEBSOCKET, named_upgrades
 from services.gloo.features.upstream_http import LARGEST, ONLY_HTTP2, header_key_format
-from services.gloo.plugin import ALL, Feature, Patch, Policy, Scope
+from services.gloo.plugin import ALL, Feature, Patch, Policy, Scope, within
 from shared.codec.encode import pack
-from shared.report import join
 
 EARLY = "envoy.http.early_header_mutation.header_mutation"
 UNDERSCORES = core.HttpProtocolOptionsHeadersWithUnderscoresAction
@@ -198,7 +196,7 @@ def upgrades(
     given: Sequence[gloo.ProtocolUpgradeConfig], outer: Scope
 ) -> list[hcm.HttpConnectionManagerUpgradeConfig]:
     """WebSocket is allowed where nothing is said of it."""
-    scope = replace(outer, path=join(outer.path, "upgrades"))
+    scope = within(outer, "upgrades")
     found = {WEBSOCKET: hcm.HttpConnectionManagerUpgradeConfig(upgrade_type=WEBSOCKET)}
     for kind, spec, i in named_upgrades(given, scope):
         if given[i].connect_terminate is not None:
@@ -212,7 +210,7 @@ def traced(
 ) -> hcm.HttpConnectionManagerTracing | None:
     if given.tracing is None:
         return None
-    return tracing.follow(given.tracing, replace(scope, path=join(scope.path, "tracing")))
+    return tracing.follow(given.tracing, within(scope, "tracing"))
 
 
 def certificate_details(
@@ -236,7 +234,7 @@ def early_changes(
     """Removed first, then added, as header manipulation does everywhere else."""
     if given is None:
         return []
-    scope = replace(outer, path=join(outer.path, "earlyHeaderManipulation"))
+    scope = within(outer, "earlyHeaderManipulation")
     gone = removed(given.headers_to_remove, "headersToRemove", scope)
     new = added(given.headers_to_add, "headersToAdd", scope)
     changes = [mutation_rules.HeaderMutation(remove=name) for name in gone]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -13,12 +12,11 @@ from protos.envoy import core, envoy_metadata, envoy_type, hcm, route, trace, tr
 from services.gloo import checks
 from services.gloo.features.headers import added
 from services.gloo.features.upstream_http import speaks_http2
-from services.gloo.plugin import ALL, Feature, Patch, Scope
+from services.gloo.plugin import ALL, Feature, Patch, Scope, within
 from services.gloo.translator.names import cluster_name, ref_of
 from services.gloo.values import PER_MILLION
 from shared.codec.encode import pack
 from shared.codec.wellknown import dict_of
-from shared.report import join
 
 ZIPKIN, DATADOG = "envoy.tracers.zipkin", "envoy.tracers.datadog"
 OPEN_TELEMETRY = "envoy.tracers.opentelemetry"
@@ -51,15 +49,15 @@ def follow(given: gloo.ListenerTracingSettings, scope: Scope) -> hcm.HttpConnect
         setattr(out, attribute, envoy_type.Percent(value=share))
     cluster = ""
     if given.zipkin_config is not None:
-        at = replace(scope, path=join(scope.path, "zipkinConfig"))
+        at = within(scope, "zipkinConfig")
         cluster = collector(given.zipkin_config, at)
         out.provider = to_zipkin(given.zipkin_config, cluster, at)
     elif given.datadog_config is not None:
-        at = replace(scope, path=join(scope.path, "datadogConfig"))
+        at = within(scope, "datadogConfig")
         cluster = collector(given.datadog_config, at)
         out.provider = to_datadog(given.datadog_config, cluster, at)
     elif given.open_telemetry_config is not None:
-        at = replace(scope, path=join(scope.path, "openTelemetryConfig"))
+        at = within(scope, "openTelemetryConfig")
         cluster = collector(given.open_telemetry_config, at)
         out.provider = to_open_telemetry(given.open_telemetry_config, cluster, at)
     return out if cluster or out.provider is None else None
@@ -128,7 +126,7 @@ def polling_interval(given: Mapping[str, object], scope: Scope) -> timedelta | N
 def to_open_telemetry(given: gloo.OpenTelemetryConfig, cluster: str, scope: Scope) -> trace.TracingHttp:
     config = trace.OpenTelemetryConfig(service_name=given.service_name)
     if given.http_service is not None:
-        at = replace(scope, path=join(scope.path, "httpService"))
+        at = within(scope, "httpService")
         config.http_service = over_http(given.http_service, cluster, at)
         if given.grpc_service is not None:
             scope.error("grpcService", "contradicts httpService")
