@@ -25,17 +25,30 @@ Document = dict[str, Any]
 @contextlib.asynccontextmanager
 async def greeting(name: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """A server that says its name, and again after all it hears; its port."""
+    talks: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             writer.write(f"{name}\n".encode())
             while said := await reader.readline():
                 writer.write(f"{name} hears {said.decode()}".encode())
-        writer.close()
+        await hang_up(writer)
+
+    def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talks[writer] = asyncio.create_task(answer(reader, writer))
 
     port = free_port()
-    async with await asyncio.start_server(answer, "127.0.0.1", port, ssl=tls):
+    async with await asyncio.start_server(take, "127.0.0.1", port, ssl=tls):
         yield port
+        for writer in talks:
+            writer.close()
+        await asyncio.gather(*talks.values())
+
+
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(ConnectionError, ssl.SSLError):
+        await writer.wait_closed()
 
 
 @dataclass(slots=True)
@@ -60,9 +73,7 @@ async def connected(port: int, name: str | None = None) -> AsyncIterator[Met]:
     try:
         yield Met(reader, writer, (await asyncio.wait_for(reader.readline(), 10)).decode().strip())
     finally:
-        writer.close()
-        with contextlib.suppress(ConnectionError, ssl.SSLError):
-            await writer.wait_closed()
+        await hang_up(writer)
 
 
 async def who(port: int, name: str | None = None) -> str:
@@ -149,8 +160,7 @@ async def test_connections_go_where_their_server_name_says(tmp_path: Path) -> No
         writer.write(b"hello\n")  # where names are looked for, the client speaks first
         assert await asyncio.wait_for(reader.readline(), 10) == b"other\n"
         assert await asyncio.wait_for(reader.readline(), 10) == b"other hears hello\n"
-        writer.close()
-        await writer.wait_closed()
+        await hang_up(writer)
 
 
 async def test_connections_are_shared_out_and_may_be_silent_for_so_long(tmp_path: Path) -> None:
