@@ -31,6 +31,7 @@ from services.gloo.trials import Trials
 from services.gloo.xds.cache import Cache
 from shared.ref import Source
 from shared.report import Report
+from shared.store.keys import UPSTREAM
 
 log = logging.getLogger(__name__)
 
@@ -387,11 +388,17 @@ class Feedback:
 
 
 def add_refusals(reports: Reports, refusals: Iterable[Refusal], owner: Source) -> None:
-    """Join refusals to what was found: the one object a resource comes from owns it, else the Proxy."""
+    """Join refusals to what was found: the one object a resource comes from owns it, else the Proxy. Of a
+    secret every object of the Proxy is told that refers to it."""
     for refusal in refusals:
-        source = next(iter(refusal.sources)) if len(refusal.sources) == 1 else owner
-        report = reports[source] = copy_of(reports.get(source))
-        report.error("", str(refusal))
+        sources = refusal.sources
+        if refusal.type_url == SECRET and len(sources) > 1:
+            sources = frozenset(source for source in sources if source.kind != UPSTREAM.name)
+        elif len(sources) > 1:
+            sources = frozenset()
+        for source in sources or (owner,):
+            report = reports[source] = copy_of(reports.get(source))
+            report.error("", str(refusal))
 
 
 def copy_of(report: Report | None) -> Report:

@@ -17,7 +17,7 @@ from services.gloo.plugin import Policy
 from services.gloo.resources import EMPTY, Resource, Resources
 from services.gloo.sanitize import choose_host, choose_resource, fallback_resources, has_errors
 from services.gloo.translator.consul import ConsulSelection, destination_cluster_name
-from services.gloo.translator.filter_chains import Trying
+from services.gloo.translator.filter_chains import ALL_TAKEN, Trying
 from services.gloo.translator.listener import TranslatedListener, listener_conflicts, translate_listener
 from services.gloo.translator.names import route_configuration_name
 from services.gloo.translator.patches import looked_at
@@ -75,14 +75,11 @@ class Host:
 
 @dataclass(slots=True)
 class ListenerUnit:
-    """A listener as it was translated last: from what, what it looked at, and what came of it.
-
-    ``tried`` are secrets that an Envoy is to take before they are named, and who waits for them.
-    """
+    """A listener as it was translated last: from what, what it looked at, and what came of it."""
 
     given: tuple[Any, ...] = ()
     looked: dict[Key, Any] = field(default_factory=dict)
-    tried: Mapping[str, frozenset[Source]] = field(default_factory=dict)
+    trying: Trying = ALL_TAKEN
     done: TranslatedListener | None = None
 
 
@@ -183,7 +180,14 @@ class Proxies:
 
     def tried_out(self) -> set[Ref]:
         """The Proxies to build again because an Envoy has taken what their listeners waited for."""
-        return {ref for ref, one in self.served.items() if any(self._takes(ref, name) for name in one.tried)}
+        return {
+            ref
+            for ref, sheets in self._sheets.items()
+            if any(self._tried_out(ref, sheet.listener) for sheet in sheets.values())
+        }
+
+    def _tried_out(self, ref: Ref, unit: ListenerUnit) -> bool:
+        return any(self._takes(ref, name) for name in unit.trying.untaken)
 
     @property
     def looks(self) -> Iterable[Key]:
@@ -224,7 +228,7 @@ class Proxies:
                     asking = dict.fromkeys(names_asked_for(made.body), made.sources)
                 for secret, sources in asking.items():
                     secrets[secret] = secrets.get(secret, frozenset()) | sources
-                for secret, sources in sheet.listener.tried.items():
+                for secret, sources in sheet.listener.trying.tried.items():
                     tried[secret] = tried.get(secret, frozenset()) | sources
                 name = route_configuration_name(given.name)
                 if given.tcp_listener is None:
@@ -269,7 +273,7 @@ class Proxies:
             head = replace(given, http_listener=replace(given.http_listener, virtual_hosts=some))
         now = (i, conflict, head)
         same = unit.given == now and all(get(key) == value for key, value in unit.looked.items())
-        if unit.done is not None and same and not any(self._takes(owner.ref, name) for name in unit.tried):
+        if unit.done is not None and same and not self._tried_out(owner.ref, unit):
             return unit.done
         looked: dict[Key, Any] = {}
 
@@ -289,7 +293,7 @@ class Proxies:
             served=served,
             trying=trying,
         )
-        unit.given, unit.looked, unit.tried = now, looked, trying.waiting
+        unit.given, unit.looked, unit.trying = now, looked, trying
         return unit.done
 
     def _served_hosts(

@@ -6,7 +6,7 @@ nothing but its own configuration, so an edit of one drains the connections of n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -39,13 +39,17 @@ class Brought:
 
 @dataclass(frozen=True, slots=True)
 class Trying:
-    """*takes* says of a secret's name whether an Envoy has taken it; who has to wait for it is put down."""
+    """*takes* says of a secret's name whether an Envoy has taken it; with one of several untaken, all are
+    tried on for the objects that are to name them."""
 
     takes: Callable[[str], bool] = lambda name: True
-    waiting: dict[str, frozenset[Source]] = field(default_factory=dict)
+    tried: dict[str, frozenset[Source]] = field(default_factory=dict)
+    untaken: set[str] = field(default_factory=set)
 
-    def wait(self, name: str, source: Source) -> None:
-        self.waiting[name] = self.waiting.get(name, frozenset()) | {source}
+    def wait(self, names: Set[str], untaken: Set[str], source: Source) -> None:
+        self.untaken.update(untaken)
+        for name in names:
+            self.tried[name] = self.tried.get(name, frozenset()) | {source}
 
 
 ALL_TAKEN = Trying()
@@ -98,15 +102,15 @@ def translate_chains(
         report = Report()
         refuse_unread(each.config, report)
         context = None if report.errors else downstream_tls(each.config, _within(scope, report))
-        untaken = {name for name in names_in(context) if not trying.takes(name)}
+        names = names_in(context)
+        untaken = {name for name in names if not trying.takes(name)}
         if each.origin in last_good and (context is None or untaken):
             good = Brought(config=last_good[each.origin], origin=each.origin)
             before = downstream_tls(good.config, _within(scope, Report()))
-            fresh = untaken - names_in(before)
-            if before is not None and (context is None or fresh):
+            known = names_in(before)
+            if before is not None and (context is None or untaken - known):
                 each, context = good, before
-                for name in fresh:
-                    trying.wait(name, each.origin.source)
+                trying.wait(names - known, untaken - known, each.origin.source)
         if context is not None:
             timeout = each.config.transport_socket_connect_timeout
             chain = chains.setdefault((encode(context), timeout), Chain(context=context, timeout=timeout))

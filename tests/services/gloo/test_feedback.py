@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from services.gloo.feedback import Feedback, add_refusals
-from services.gloo.resources import CLUSTER, ROUTES, Resources, Snapshot, resource
+from services.gloo.resources import CLUSTER, ROUTES, SECRET, Resources, Snapshot, resource
 from services.gloo.statuses import proxy_status
 from services.gloo.translator.sources import Reports
 from services.gloo.xds.cache import Cache
@@ -59,6 +59,20 @@ def test_the_one_object_behind_a_resource_owns_the_refusal_else_the_proxy_does()
 
     assert "bad route" in found[OWNER].errors[0].text
     assert "no such policy" in found[UPSTREAM].errors[0].text
+
+
+def test_everyone_who_refers_to_a_secret_is_told_of_its_refusal() -> None:
+    feedback, _ = refusing()
+    one, other = (Source("VirtualService", Ref("n", name)) for name in ("a", "b"))
+    shared = resource("files:/cert:/key:", b"x", [one, other, UPSTREAM])
+    feedback.nacked("1", ROLE, SECRET, "v1", (shared,), "no such file")
+    found: Reports = {OWNER: Report()}
+
+    add_refusals(found, [each for each in feedback.refusals(ROLE) if each.type_url == SECRET], OWNER)
+
+    assert found.keys() == {OWNER, one, other}
+    assert found[one] == found[other]
+    assert not found[OWNER].errors
 
 
 def test_a_proxys_status_hands_each_finding_to_its_object() -> None:

@@ -175,6 +175,28 @@ async def test_what_a_configuration_newly_names_is_tried_first() -> None:
     assert world.problems() == []
 
 
+async def test_all_of_several_secrets_are_tried_until_the_last_is_taken() -> None:
+    world, taken = Secrets(), {"secret:ns/cats"}
+
+    def takes(ref: Ref, name: str) -> bool:
+        taken.intersection_update(world.secrets)  # whatever is served no longer is forgotten
+        return name in taken
+
+    world.pipeline.proxies._takes = takes
+    await world.put(PROXY, "gateway-proxy", proxy(config(CATS, "cats")))
+    await world.read(cats=tls())
+    await world.put(PROXY, "gateway-proxy", proxy(config(PETS, "cats")))
+    await world.read(pets=tls(trusted=True))
+
+    for name in ("secret:ns/pets", "secret-ca:ns/pets"):
+        assert names_asked_for(world.served().body) == {"secret:ns/cats"}
+        assert world.secrets == {"secret:ns/cats", "secret:ns/pets", "secret-ca:ns/pets"}
+        taken.add(name)
+        await world.pipeline.apply(Changes())
+
+    assert names_asked_for(world.served().body) == {"secret:ns/pets", "secret-ca:ns/pets"}
+
+
 async def test_files_that_an_envoy_did_not_find_are_offered_anew() -> None:
     world = Secrets()
     files = {"sslFiles": {"tlsCert": "/cert", "tlsKey": "/key"}, "sniDomains": ["cats"]}
