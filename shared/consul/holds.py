@@ -10,6 +10,7 @@ nothing is held nobody reads or writes any of that.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -32,6 +33,7 @@ MOST_NAMES = 10_000
 """That a note has of each watch; a value in Consul ends at 512 KB."""
 SETTLE = 0.2
 AGAIN = 1.0
+LAST_WORD = 1.0  # seconds that the end of a process may take to note what it holds
 SWEEP_AFTER = 30.0
 
 
@@ -210,14 +212,20 @@ class Holds:
         ]
 
     async def run(self) -> None:
-        """Keep our note, and do what it is answered with; for ever."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._sweep(), name="old notes")
-            while True:
-                await self._some.wait()
-                following = tasks.create_task(self._follow(), name="release")
-                await self._keep_note()
-                following.cancel()
+        """Keep our note, for those who come next too, and do what it is answered with; for ever."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._sweep(), name="old notes")
+                while True:
+                    await self._some.wait()
+                    following = tasks.create_task(self._follow(), name="release")
+                    await self._keep_note()
+                    following.cancel()
+        finally:
+            if self.held:
+                with contextlib.suppress(ConsulError, TimeoutError):
+                    async with asyncio.timeout(LAST_WORD):
+                        await self._write_note()
 
     async def _keep_note(self) -> None:
         """Write what is held until nothing is."""
@@ -229,18 +237,21 @@ class Holds:
                     self._written = b""
                     self._some.clear()
                     return
-                note = orjson.dumps(
-                    {"id": self._id, "service": self._service, "name": self._name, "held": self.state()}
-                )
-                if note != self._written:
-                    await self._consul.kv.put(self._key, note)
-                    self._written = note
+                await self._write_note()
             except ConsulError as error:
                 log.info("what is held cannot be noted in Consul", extra={"error": str(error)})
                 await asyncio.sleep(AGAIN)
                 continue
             await self._news.wait()
             await asyncio.sleep(SETTLE)
+
+    async def _write_note(self) -> None:
+        note = orjson.dumps(
+            {"id": self._id, "service": self._service, "name": self._name, "held": self.state()}
+        )
+        if note != self._written:
+            await self._consul.kv.put(self._key, note)
+            self._written = note
 
     async def _follow(self) -> None:
         """Wait for an answer to our note."""

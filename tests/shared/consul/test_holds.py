@@ -109,6 +109,15 @@ async def test_what_one_process_noted_the_next_one_is_owed(consul: Consul) -> No
     assert not await after.owed("others")
 
 
+async def test_what_is_held_at_the_very_end_is_noted_still(consul: Consul) -> None:
+    async with running(Holds(consul, "gloo", "gloo", "me")) as watch:
+        watch.holding("a")
+        await noted(consul, "a")
+        watch.holding("a", "b")
+
+    assert (await note(consul))["held"]["things"]["names"] == ["a", "b"]
+
+
 async def test_a_note_that_was_lost_is_written_again(consul: Consul) -> None:
     async with running(Holds(consul, "gloo", "gloo", "me")) as watch:
         watch.holding("a")
