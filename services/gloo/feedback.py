@@ -26,6 +26,7 @@ from services.gloo.resources import (
     Snapshot,
     TypeUrl,
 )
+from services.gloo.translator.secret import ref_of
 from services.gloo.translator.sources import Reports
 from services.gloo.trials import Trials
 from services.gloo.xds.cache import Cache
@@ -103,6 +104,8 @@ class Feedback:
         self._quarantine = Quarantine(retry=retry)
         self._trials: Trials[Blame] = Trials()
         self._remembered: dict[tuple[str, str, str], tuple[int, str]] = {}  # what Envoys said of secrets last
+        self._once: dict[str, int] = {}  # files that an Envoy said yes to once, and may not have looked at
+        self._unsure: set[str] = set()
         self._nodes: dict[str, tuple[str, str]] = {}
         self._refusals: dict[str, dict[tuple[TypeUrl, str], Refusal]] = {}
         self._held: dict[str, list[Held]] = {}
@@ -323,14 +326,25 @@ class Feedback:
             self._took_secrets(client, role, version, resources)
 
     def _took_secrets(self, client: str, role: str, version: str, resources: Iterable[Resource]) -> None:
-        """An Envoy says yes to what it refused when it is sent the same again, for it does not look again."""
+        """An Envoy says yes to what it refused when it is sent the same again, for it does not look again.
+
+        What it refused before this process began is not known here; so it has to take files in two ways.
+        """
         node, taken = self._nodes.get(client, ("", client))[1], []
         for each in resources:
-            digest, words = self._remembered.pop((role, node, each.name), (0, ""))
+            secret = (role, node, each.name)
+            digest, words = self._remembered.pop(secret, (each.digest, ""))
             if words and digest == each.digest:
                 self.nacked(client, role, SECRET, version, (each,), words)
+            elif digest == each.digest and ref_of(each.name) is None and self._tries(role, each.name):
+                self._remember(secret, (digest, ""))
+                if self._once.get(each.name) != digest:
+                    self._once[each.name] = digest
+                    self._unsure.add(each.name)
+                    self._notify(role)
             else:
                 taken.append(each.name)
+                self._once.pop(each.name, None)
         if self._trials.taken(role, taken):
             self._want(role, self._trials.wanted(role))
             self._notify(role)
@@ -374,6 +388,14 @@ class Feedback:
         if tried:
             self._want(role, self._trials.wanted(role))
         self._notify(role)
+
+    def _tries(self, role: str, secret: str) -> bool:
+        return self._trials.listens(role, secret) and not self._trials.takes(role, secret)
+
+    def unsure(self) -> set[str]:
+        """The files that Envoys are to be sent to in another way, since the last time."""
+        unsure, self._unsure = self._unsure, set()
+        return unsure
 
     def _remember(self, secret: tuple[str, str, str], refused: tuple[int, str]) -> None:
         self._remembered[secret] = refused

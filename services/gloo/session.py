@@ -262,6 +262,7 @@ class Session:
         feedback = self._lasting.feedback
         while True:
             role = await self._lasting.roles.get()
+            self._pipeline.secrets.try_again(feedback.unsure())
             self._news.set()  # what stands in for something held may need clusters of its own
             self._lasting.keep(role, self._pipeline)
             refused = {source for each in feedback.refusals(role) for source in each.sources}

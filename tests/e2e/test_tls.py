@@ -236,6 +236,12 @@ async def test_files_that_envoy_does_not_have_cost_nothing_that_was_served(
         config = {"sslFiles": files, "sniDomains": [CATS]}
         await site.stack.put("VirtualService", "cats", service | {"sslConfig": config})
 
+    async def restart() -> None:
+        await site.stack.stop_process("gloo")
+        site.stack.start_role("gloo", flags=["--state-dir", str(tmp_path / "state")])
+        await site.stack.ready("gloo")
+
+    await restart()
     await serve(kept)
     await site.store("dogs", dogs)
     await site.serve("dogs", DOGS)
@@ -259,7 +265,9 @@ async def test_files_that_envoy_does_not_have_cost_nothing_that_was_served(
             await serve(missing, "still cats")
             words = "No such file or directory"
             await site.stack.status_is("Rejected", "VirtualService", "cats", saying=words)
+            await restart()
             await site.shows("birds.example.com", await site.another("birds"))
+            await site.stack.status_is("Rejected", "VirtualService", "cats", saying=words)
             await site.stack.status_is("Accepted", "VirtualService", "dogs")
             await traffic.flows()
             met = await site.get(CATS)

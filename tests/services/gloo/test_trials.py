@@ -179,11 +179,25 @@ def test_listeners_wait_until_an_envoy_has_taken_what_they_come_to_name() -> Non
         assert str(refusal) == f"Envoy envoy-1 refused secret {NEW}: no such file"
         replica.files = (NEW,)
 
+    assert replica.feedback.unsure() == set()
     told = len(replica.told)
     replica.feedback.acked("1", ROLE, SECRET, "v", (resource(NEW, b"another way to it", [PETS]),), ())
     assert replica.feedback.takes(ROLE, NEW)
     assert replica.feedback.refusals(ROLE) == []
     assert replica.told[told:]
+
+
+def test_an_envoy_has_to_take_files_in_two_ways_for_it_may_have_refused_the_first_before() -> None:
+    replica = Replica(NEW)
+    replica.want(trial_cluster(NEW, [PETS]))
+
+    for _ in range(2):
+        replica.answer()
+    assert not replica.feedback.takes(ROLE, NEW)
+    assert (replica.feedback.unsure(), replica.feedback.unsure()) == ({NEW}, set())
+
+    replica.feedback.acked("1", ROLE, SECRET, "v", (resource(NEW, b"another way to it", [PETS]),), ())
+    assert replica.feedback.takes(ROLE, NEW)
 
 
 def test_a_secret_refused_before_is_refused_for_clusters_too_when_an_envoy_does_not_look_again() -> None:
