@@ -365,6 +365,7 @@ class Feedback:
         for resource in resources:
             if type_url == SECRET:
                 self._remember((role, node, resource.name), (resource.digest, message))
+                self._once.pop(resource.name, None)
                 about = replace(blame, text=f"secret {resource.name}: {message}")
                 if self._trials.refused(role, resource.name, about):
                     tried = True
