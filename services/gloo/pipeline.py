@@ -104,6 +104,7 @@ class Pipeline:
         self._secret_sets: dict[Ref, Resources] = {}
         self._stand_ins, self._standing_in = stand_ins, standing_in
         self._known = self._memory.known()  # the choices wanted so far, by cluster
+        self._wanted: frozenset[ConsulSelection] = frozenset()  # of these, those wanted now
         self.proxies = Proxies(policy, self._memory, lambda ref, secret: takes(role_of(ref), secret))
         self.reports: dict[Source, Report] = {}
         self._policy = policy
@@ -304,13 +305,14 @@ class Pipeline:
     def _selections(self) -> frozenset[ConsulSelection]:
         """What is wanted, and what only stand-ins want still."""
         wanted = frozenset[ConsulSelection]().union(*(one.selections for one in self.proxies.served.values()))
-        for selection in wanted:
+        for selection in wanted - self._wanted:
             self._known[destination_cluster_name(selection)] = selection
+        self._wanted = wanted
         bodies = list(self._stand_ins())
         kept = [
             selection
-            for name, selection in self._known.items()
-            if bodies and any(mentions(body, [name.encode()]) for body in bodies)
+            for name, selection in (self._known.items() if bodies else ())
+            if any(mentions(body, [name.encode()]) for body in bodies)
         ]
         if len(self._known) > MOST_KNOWN:
             self._known = {destination_cluster_name(each): each for each in wanted.union(kept)}
