@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from glooctl.objects import Objects
-from glooctl.replicas import Replica
+from glooctl.replicas import Replica, told_in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +25,7 @@ class Note:
     def lines(self) -> Iterator[tuple[str, int, str]]:
         """Of what it holds how many, since when."""
         for what, told in self.held.items():
-            since = datetime.fromtimestamp(told["since"], UTC).isoformat(timespec="seconds")
-            yield in_words(what), told["count"], since
+            yield in_words(what), told["count"], when(told["since"])
 
     def names(self) -> Iterator[tuple[str, str]]:
         """Each thing it holds, by what it is; of very many not all are told."""
@@ -41,7 +40,7 @@ def notes_of(objects: Objects, running: Sequence[Replica]) -> list[Note]:
     prefix = f"{objects.root}/_holds/"
     notes = []
     for pair in objects.consul.list(prefix):
-        document = read(pair.value)
+        document = told_in(pair.value)
         if "held" in document:
             name = pair.key.removeprefix(prefix)
             note = Note(
@@ -55,12 +54,9 @@ def notes_of(objects: Objects, running: Sequence[Replica]) -> list[Note]:
     return notes
 
 
-def read(value: bytes) -> dict[str, Any]:
-    try:
-        document = json.loads(value)
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}
+def when(moment: float) -> str:
+    """A Unix time as people are shown it."""
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
 
 
 def in_words(what: str) -> str:

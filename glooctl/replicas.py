@@ -39,7 +39,7 @@ def replicas_of(objects: Objects) -> list[Replica]:
     found = []
     for pair in objects.consul.list(members):
         service, _, name = pair.key.removeprefix(members).partition("/")
-        told = _told(pair.value)
+        told = told_in(pair.value)
         found.append(
             Replica(
                 service=service,
@@ -71,7 +71,8 @@ def address_of(replica: Replica) -> str:
     return replica.admin
 
 
-def _told(value: bytes) -> dict[str, Any]:
+def told_in(value: bytes) -> dict[str, Any]:
+    """What a process tells of itself in Consul; nothing when it cannot be read."""
     try:
         told = json.loads(value)
     except ValueError:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from glooctl import admin, editing, flags, holds, tables
 from glooctl.errors import CommandError
-from glooctl.holds import Note
+from glooctl.holds import Note, when
 from glooctl.objects import Found, Objects
 from glooctl.replicas import SERVICES, Replica, replicas_of
 from shared.store import keys
@@ -104,8 +103,7 @@ def stale_snapshots(running: Sequence[Replica]) -> Iterator[str]:
             continue
         for role, told in roles.items():
             if since := told.get("lastGoodSince"):
-                when = datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds")
-                yield f"{replica} serves role {role} a snapshot of {when}, from before it started"
+                yield f"{replica} serves role {role} a snapshot of {when(since)}, from before it started"
 
 
 def losses(notes: Sequence[Note]) -> Iterator[str]:

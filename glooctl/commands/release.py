@@ -13,7 +13,7 @@ from glooctl import flags, holds, tables, waiting
 from glooctl.errors import CommandError, UsageError
 from glooctl.holds import Note
 from glooctl.objects import Objects
-from glooctl.replicas import replicas_of
+from glooctl.replicas import replicas_of, told_in
 
 HELP = "Give up what the services go on with although Consul has lost it."
 EPILOG = (
@@ -92,7 +92,7 @@ def drop(objects: Objects, notes: Sequence[Note], timeout: float) -> None:
 def answered(objects: Objects, note: Note) -> Note | None:
     """The note to look at again; None when its process has dropped what it told of, or is no more."""
     pair = objects.consul.get(note.key)
-    document = holds.read(pair.value) if pair is not None else {}
+    document = told_in(pair.value) if pair is not None else {}
     if pair is None:
         return None
     if document.get("released") == note.id:
