@@ -28,7 +28,7 @@ from services.gateway.translator.model import (
     Version,
     report_of,
 )
-from services.gateway.translator.options import add_options, merge_options
+from services.gateway.translator.options import add_options, inherit_transformations, merge_options
 from shared.errors import InvalidResource
 from shared.ref import Ref, Source
 from shared.report import Report, join
@@ -58,11 +58,13 @@ class Parent:
 class Walk:
     """One walk from a virtual service through its route tables.
 
-    ``held`` are the tables to take at their last good version. Afterwards ``blamed`` are the tables whose
-    version as written has errors, ``complete`` is false when one of them could not be replaced.
+    ``host`` are the options of the virtual host, ``held`` the tables to take at their last good version.
+    Afterwards ``blamed`` are the tables whose version as written has errors, ``complete`` is false when one
+    of them could not be replaced.
     """
 
     read: Read
+    host: gloo.VirtualHostOptions | None = None
     held: frozenset[Ref] = frozenset()
     reports: dict[Source, Report] = field(default_factory=dict)
     tables: set[Ref] = field(default_factory=set)
@@ -101,7 +103,10 @@ class Walk:
             matchers = inherit(matchers, inheritance)
         refs, here = route.options_config_refs, steps[-1].source.ref.namespace
         options = add_options(route.options, refs, RO, here, self.read, partial(self._warn, steps))
-        options = merge_options(options, parent.options if parent else None)
+        if parent is not None:
+            options = merge_options(options, parent.options)
+        else:
+            options = inherit_transformations(options, self.host)
         name = route.name or (parent.name if parent else "")
         if route.delegate_action is not None:
             below = Parent(
@@ -126,7 +131,7 @@ class Walk:
                 matchers=matchers,
                 options=options,
                 name=name,
-                own=parent is None and refs is None,
+                own=options is route.options and parent is None,
                 steps=steps,
             )
         ]

@@ -12,6 +12,7 @@ from services.gateway.translator.model import Read, Version
 from shared.errors import InvalidResource
 from shared.ref import Ref
 
+Stage = gloo.RequestResponseTransformations
 Options = TypeVar("Options", gloo.RouteOptions, gloo.VirtualHostOptions)
 
 
@@ -19,11 +20,39 @@ def merge_options(
     own: gloo.RouteOptions | None, parent: gloo.RouteOptions | None
 ) -> gloo.RouteOptions | None:
     """The child's options over the parent's: what the child sets is its own, whole."""
+    return _over(inherit_transformations(own, parent), parent)
+
+
+def inherit_transformations(
+    own: gloo.RouteOptions | None, parent: gloo.RouteOptions | gloo.VirtualHostOptions | None
+) -> gloo.RouteOptions | None:
+    """*own* options with the parent's staged transformations after their own, if they ask for them.
+
+    Of each stage the first that fits a request counts, so their own come before those of the parent.
+    """
     stages = own.staged_transformations if own is not None else None
     above = parent.staged_transformations if parent is not None else None
-    if stages is not None and stages.inherit_transformation and above is not None:
-        raise InvalidResource("options.stagedTransformations.inheritTransformation", "not supported yet")
-    return _over(own, parent)
+    if own is None or stages is None or above is None or not stages.inherit_transformation:
+        return own
+    escape = stages.escape_characters
+    merged = dataclasses.replace(
+        stages,
+        early=_appended(stages.early, above.early),
+        regular=_appended(stages.regular, above.regular),
+        post_routing=_appended(stages.post_routing, above.post_routing),
+        inherit_transformation=False,  # it is done
+        escape_characters=above.escape_characters if escape is None else escape,
+    )
+    return dataclasses.replace(own, staged_transformations=merged)
+
+
+def _appended(own: Stage | None, above: Stage | None) -> Stage | None:
+    if own is None or above is None:
+        return above if own is None else own
+    return Stage(
+        request_transforms=[*own.request_transforms, *above.request_transforms],
+        response_transforms=[*own.response_transforms, *above.response_transforms],
+    )
 
 
 def _over(own: Options | None, other: Options | None) -> Options | None:

@@ -97,7 +97,7 @@ def _walk(host: gateway.VirtualHost, start: Step, read: Read) -> tuple[Walk, lis
     """Walk the route tables; again with the last good version of those that were found wrong."""
     held, wrong = frozenset[Ref](), dict[Source, Report]()
     while True:
-        walk = Walk(read=read, held=held)
+        walk = Walk(read=read, host=host.options, held=held)
         try:
             routes = walk.expand(host.routes, start)
         except TooManyRoutes as invalid:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
-import pytest
-
-from protos.gloo import CorsPolicy, RouteOptions, TransformationStages
-from services.gateway.translator.options import merge_options
-from shared.errors import InvalidResource
+from protos.gloo import (
+    CorsPolicy,
+    HeaderMatcher,
+    Matcher,
+    RequestMatch,
+    RequestResponseTransformations,
+    ResponseMatch,
+    RouteOptions,
+    TransformationStages,
+    VirtualHostOptions,
+)
+from services.gateway.translator.options import inherit_transformations, merge_options
 
 SECOND = timedelta(seconds=1)
 
@@ -42,10 +50,48 @@ def test_one_side_alone_is_taken_as_it_is() -> None:
     assert merge_options(None, None) is None
 
 
-def test_deep_inheritance_of_transformations_is_refused_by_name() -> None:
-    own = RouteOptions(staged_transformations=TransformationStages(inherit_transformation=True))
-    parent = RouteOptions(staged_transformations=TransformationStages())
+def stage(*headers: str) -> RequestResponseTransformations:
+    """A stage that tells requests, and answers, apart by these headers."""
+    matchers = [HeaderMatcher(name=name) for name in headers]
+    return RequestResponseTransformations(
+        request_transforms=[RequestMatch(matcher=Matcher(headers=[each])) for each in matchers],
+        response_transforms=[ResponseMatch(matchers=[each]) for each in matchers],
+    )
 
-    with pytest.raises(InvalidResource, match=r"stagedTransformations\.inheritTransformation: not supported"):
-        merge_options(own, parent)
-    assert merge_options(own, RouteOptions(timeout=SECOND)) is not None
+
+def test_transformations_of_the_parent_come_after_own_ones_that_ask_for_them() -> None:
+    parent = TransformationStages(early=stage("a"), regular=stage("b", "c"), escape_characters=True)
+    own = TransformationStages(regular=stage("d"), inherit_transformation=True)
+
+    merged = merge_options(
+        RouteOptions(staged_transformations=own),
+        RouteOptions(staged_transformations=parent, timeout=SECOND),
+    )
+
+    expected = TransformationStages(early=stage("a"), regular=stage("d", "b", "c"), escape_characters=True)
+    assert merged == RouteOptions(staged_transformations=expected, timeout=SECOND)
+
+
+def test_own_transformations_that_do_not_ask_replace_those_of_the_parent() -> None:
+    own = RouteOptions(staged_transformations=TransformationStages(regular=stage("a")))
+    parent = RouteOptions(staged_transformations=TransformationStages(early=stage("b")))
+
+    assert merge_options(own, parent) == own
+
+
+def test_a_choice_about_escaping_is_kept() -> None:
+    own = TransformationStages(escape_characters=False, inherit_transformation=True)
+    parent = TransformationStages(escape_characters=True)
+
+    merged = inherit_transformations(
+        RouteOptions(staged_transformations=own), VirtualHostOptions(staged_transformations=parent)
+    )
+
+    assert merged == RouteOptions(staged_transformations=TransformationStages(escape_characters=False))
+
+
+def test_where_there_is_nothing_to_inherit_the_wish_stays_to_be_told() -> None:
+    own = RouteOptions(staged_transformations=TransformationStages(inherit_transformation=True))
+
+    assert inherit_transformations(own, VirtualHostOptions()) is own
+    assert merge_options(own, RouteOptions(timeout=SECOND)) == replace(own, timeout=SECOND)
