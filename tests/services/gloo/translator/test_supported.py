@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from protos import gloo
 from protos._generated.schema import ENUMS, MESSAGES
@@ -29,8 +25,7 @@ from services.gloo.translator.supported import (
 )
 from shared.codec.decode import decode
 from shared.report import Report
-from tests.services.gloo.translator.test_golden import CASES
-from tests.support.golden import translate_case
+from tests.support.fields import NOT_FOR_ENVOY, shown_by_golden_cases
 
 ROOTS: dict[str, Any] = {"Proxy": gloo.Proxy, "Listener": gloo.Listener, "VirtualHost": gloo.VirtualHost}
 ROOTS |= {
@@ -40,14 +35,11 @@ ROOTS |= {
     "Upstream": gloo.Upstream,
     "UpstreamGroup": gloo.UpstreamGroup,
 }
-KINDS = {"proxy": "Proxy", "virtualHost": "VirtualHost"}
 INDEX = {"one": "", "list": "[0]", "map": "[k]"}
-LISTS = {"routes": "Route", "upstreams": "Upstream", "upstreamGroups": "UpstreamGroup"}
 ANY = {"@type": "type.googleapis.com/google.protobuf.Duration", "value": "3s"}
 SAMPLES: dict[str, Any] = {"string": "a", "bytes": "YQ==", "bool": True, "float": 1.5, "double": 1.5}
 SAMPLES |= {"duration": "3s", "struct": {"a": 1}, "any": ANY, "empty": {}, "value": 1}
-# Not for Envoy: who an object is, whom it came from, what was said of it, when.
-NOT_FOR_ENVOY = {"Metadata", "Status", "NamespacedStatuses", "DiscoveryMetadata"}
+# Not for Envoy, though they are among what is.
 BESIDE = {
     ("SourceMetadata.SourceRef", "observedGeneration"),
     *((kind, field) for kind in ("Upstream", "UpstreamGroup") for field in ("status", "namespacedStatuses")),
@@ -141,68 +133,13 @@ def test_a_message_without_unread_fields_costs_nothing() -> None:
     assert report.clean
 
 
-def places(
-    document: Any, message: str, at: tuple[Any, ...] = ()
-) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
-    """Every field that is set in *document*, and the way to it."""
-    for name, value in document.items():
-        _, kind, type_name, _, shape = fields_of(message)[name]
-        yield message, name, (*at, name)
-        child = type_name.removeprefix(PACKAGE)
-        if kind != "message" or not is_read(message, name) or child in NOT_FOR_ENVOY:
-            continue
-        for step, each in below(value, shape):
-            yield from places(each, child, (*at, name, *step))
-
-
-def below(value: Any, shape: str) -> list[tuple[tuple[Any, ...], Any]]:
-    """The messages in a field, and the step to each of them."""
-    if shape == "one":
-        return [((), value)]
-    return [((key,), each) for key, each in (value.items() if shape == "map" else enumerate(value))]
-
-
-def places_in_case(case: dict[str, Any]) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
-    for key, kind in KINDS.items():
-        if key in case:
-            yield from places(case[key], kind, (key,))
-    for key, kind in LISTS.items():
-        for i, document in enumerate(case.get(key, ())):
-            yield from places(document, kind, (key, i))
-
-
-def without(case: dict[str, Any], way: tuple[Any, ...]) -> dict[str, Any]:
-    changed = copy.deepcopy(case)
-    part: Any = changed
-    for step in way[:-1]:
-        part = part[step]
-    del part[way[-1]]
-    return changed
-
-
-def matters(case: dict[str, Any], way: tuple[Any, ...], result: dict[str, Any]) -> bool:
-    return translate_case(without(case, way)) != result
-
-
 def test_every_field_that_is_read_makes_a_difference_in_a_golden_case() -> None:
-    shown: set[tuple[str, str]] = set()
-    for path in CASES:
-        case = load(path)
-        result = translate_case(case)
-        for message, field, way in places_in_case(case):
-            if (message, field) not in shown and is_read(message, field) and matters(case, way, result):
-                shown.add((message, field))
+    shown = shown_by_golden_cases()
 
     expected = {
         (message, field)
         for _, _, message in reachable()
         for field in fields_of(message)
-        if is_read(message, field) and message not in NOT_FOR_ENVOY
+        if is_read(message, field) and PACKAGE + message not in NOT_FOR_ENVOY
     }
-    assert sorted(expected - shown - BESIDE) == []
-
-
-def load(path: Path) -> dict[str, Any]:
-    """A case with no part shared between two places, as YAML's anchors do."""
-    shared: dict[str, Any] = yaml.safe_load(path.read_text())
-    return json.loads(json.dumps(shared))  # type: ignore[no-any-return]
+    assert sorted(each for each in expected - BESIDE if (PACKAGE + each[0], each[1]) not in shown) == []
