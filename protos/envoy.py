@@ -16,30 +16,46 @@ from protos._generated.envoy.extensions.access_loggers.grpc import v3 as access_
 from protos._generated.envoy.extensions.access_loggers.open_telemetry import v3 as access_log_otel
 from protos._generated.envoy.extensions.clusters.common.dns import v3 as dns_common
 from protos._generated.envoy.extensions.clusters.dns import v3 as dns_cluster
+from protos._generated.envoy.extensions.clusters.dynamic_forward_proxy import v3 as forward_proxy_cluster
+from protos._generated.envoy.extensions.common.dynamic_forward_proxy import v3 as forward_proxy_dns
 from protos._generated.envoy.extensions.common.ratelimit import v3 as limits_common
+from protos._generated.envoy.extensions.compression.brotli.compressor import v3 as brotli
 from protos._generated.envoy.extensions.compression.gzip.compressor import v3 as gzip
+from protos._generated.envoy.extensions.compression.zstd.compressor import v3 as zstd
 from protos._generated.envoy.extensions.filters.common.fault import v3 as fault_common
 from protos._generated.envoy.extensions.filters.http.buffer import v3 as buffer
 from protos._generated.envoy.extensions.filters.http.compressor import v3 as compressor
 from protos._generated.envoy.extensions.filters.http.cors import v3 as cors
 from protos._generated.envoy.extensions.filters.http.csrf import v3 as csrf
+from protos._generated.envoy.extensions.filters.http.dynamic_forward_proxy import v3 as forward_proxy
 from protos._generated.envoy.extensions.filters.http.fault import v3 as fault
+from protos._generated.envoy.extensions.filters.http.grpc_json_transcoder import v3 as grpc_json
 from protos._generated.envoy.extensions.filters.http.grpc_web import v3 as grpc_web
+from protos._generated.envoy.extensions.filters.http.header_mutation import v3 as header_mutation
 from protos._generated.envoy.extensions.filters.http.health_check import v3 as health_check
 from protos._generated.envoy.extensions.filters.http.local_ratelimit import v3 as http_local_limit
 from protos._generated.envoy.extensions.filters.http.lua import v3 as lua
 from protos._generated.envoy.extensions.filters.http.router import v3 as router
+from protos._generated.envoy.extensions.filters.http.stateful_session import v3 as stateful_session
+from protos._generated.envoy.extensions.filters.http.upstream_codec import v3 as upstream_codec
 from protos._generated.envoy.extensions.filters.listener.proxy_protocol import v3 as proxy_protocol
 from protos._generated.envoy.extensions.filters.listener.tls_inspector import v3 as tls_inspector
+from protos._generated.envoy.extensions.filters.network.connection_limit import v3 as connection_limit
 from protos._generated.envoy.extensions.filters.network.http_connection_manager import v3 as hcm
+from protos._generated.envoy.extensions.filters.network.local_ratelimit import v3 as network_local_limit
 from protos._generated.envoy.extensions.filters.network.sni_cluster import v3 as sni_cluster
 from protos._generated.envoy.extensions.filters.network.tcp_proxy import v3 as tcp_proxy
+from protos._generated.envoy.extensions.filters.udp.udp_proxy import v3 as udp_proxy
 from protos._generated.envoy.extensions.health_check.event_sinks.file import v3 as health_check_file
 from protos._generated.envoy.extensions.http.early_header_mutation.header_mutation import v3 as early_headers
 from protos._generated.envoy.extensions.http.header_formatters.preserve_case import v3 as preserve_case
+from protos._generated.envoy.extensions.http.stateful_session.cookie import v3 as session_cookie
+from protos._generated.envoy.extensions.http.stateful_session.header import v3 as session_header
+from protos._generated.envoy.extensions.network.dns_resolver.cares import v3 as cares_dns
 from protos._generated.envoy.extensions.request_id.uuid import v3 as uuid_request_id
 from protos._generated.envoy.extensions.retry.priority.previous_priorities import v3 as previous_priorities
 from protos._generated.envoy.extensions.transport_sockets.proxy_protocol import v3 as proxy_protocol_socket
+from protos._generated.envoy.extensions.transport_sockets.quic import v3 as quic
 from protos._generated.envoy.extensions.transport_sockets.raw_buffer import v3 as raw_buffer
 from protos._generated.envoy.extensions.transport_sockets.tcp_stats import v3 as tcp_stats
 from protos._generated.envoy.extensions.transport_sockets.tls import v3 as tls
@@ -47,20 +63,25 @@ from protos._generated.envoy.extensions.upstreams.http import v3 as http_protoco
 from protos._generated.envoy.service.discovery import v3 as discovery
 from protos._generated.envoy.service.status import v3 as status
 from protos._generated.envoy.type import v3 as envoy_type
+from protos._generated.envoy.type.http import v3 as http_type
 from protos._generated.envoy.type.matcher import v3 as matcher
 from protos._generated.envoy.type.metadata import v3 as envoy_metadata
 from protos._generated.envoy.type.tracing import v3 as tracing
 from protos._generated.google import protobuf
 from protos._generated.opentelemetry.proto.common import v1 as otel_common
+from protos._generated.xds.type.matcher import v3 as xds_matcher
 
 __all__ = [
     "access_log",
     "access_log_file",
     "access_log_grpc",
     "access_log_otel",
+    "brotli",
     "buffer",
+    "cares_dns",
     "cluster",
     "compressor",
+    "connection_limit",
     "core",
     "cors",
     "csrf",
@@ -73,28 +94,39 @@ __all__ = [
     "envoy_type",
     "fault",
     "fault_common",
+    "forward_proxy",
+    "forward_proxy_cluster",
+    "forward_proxy_dns",
+    "grpc_json",
     "grpc_web",
     "gzip",
     "hcm",
+    "header_mutation",
     "health_check",
     "health_check_file",
     "http_local_limit",
     "http_protocol",
+    "http_type",
     "limits_common",
     "listener",
     "lua",
     "matcher",
     "mutation_rules",
+    "network_local_limit",
     "otel_common",
     "preserve_case",
     "previous_priorities",
     "protobuf",
     "proxy_protocol",
     "proxy_protocol_socket",
+    "quic",
     "raw_buffer",
     "route",
     "router",
+    "session_cookie",
+    "session_header",
     "sni_cluster",
+    "stateful_session",
     "status",
     "tcp_proxy",
     "tcp_stats",
@@ -102,5 +134,9 @@ __all__ = [
     "tls_inspector",
     "trace",
     "tracing",
+    "udp_proxy",
+    "upstream_codec",
     "uuid_request_id",
+    "xds_matcher",
+    "zstd",
 ]
