@@ -5,18 +5,16 @@ The filters' code is the same everywhere and stands in the listeners; a route's 
 
 from __future__ import annotations
 
-from importlib.resources import files
-
 import betterproto2
 
 from protos import gloo
 from protos.envoy import core, lua, route
-from services.gloo import transformations
 from services.gloo.plugin import ALL, Feature, HttpFilter, Patch, Scope, Stage
+from services.gloo.transformations import source
 from services.gloo.transformations.programs import Data, below, plain_program, stage_program, to_json
 from shared.codec.wellknown import struct_of
 
-RUNTIME = (files(transformations) / "runtime.lua").read_text()
+RUNTIME = source("json.lua", "runtime.lua")
 EARLY, REGULAR = "gloo.transformation.early", "gloo.transformation.regular"
 OFF = route.FilterConfig(disabled=True)
 
