@@ -9,6 +9,7 @@ from protos._generated.envoy.config.common.mutation_rules import v3 as mutation_
 from protos._generated.envoy.config.core import v3 as core
 from protos._generated.envoy.config.endpoint import v3 as endpoint
 from protos._generated.envoy.config.listener import v3 as listener
+from protos._generated.envoy.config.ratelimit import v3 as limit_service
 from protos._generated.envoy.config.route import v3 as route
 from protos._generated.envoy.config.trace import v3 as trace
 from protos._generated.envoy.extensions.access_loggers.file import v3 as access_log_file
@@ -28,6 +29,7 @@ from protos._generated.envoy.extensions.filters.http.compressor import v3 as com
 from protos._generated.envoy.extensions.filters.http.cors import v3 as cors
 from protos._generated.envoy.extensions.filters.http.csrf import v3 as csrf
 from protos._generated.envoy.extensions.filters.http.dynamic_forward_proxy import v3 as forward_proxy
+from protos._generated.envoy.extensions.filters.http.ext_authz import v3 as ext_authz
 from protos._generated.envoy.extensions.filters.http.fault import v3 as fault
 from protos._generated.envoy.extensions.filters.http.grpc_json_transcoder import v3 as grpc_json
 from protos._generated.envoy.extensions.filters.http.grpc_web import v3 as grpc_web
@@ -35,6 +37,7 @@ from protos._generated.envoy.extensions.filters.http.header_mutation import v3 a
 from protos._generated.envoy.extensions.filters.http.health_check import v3 as health_check
 from protos._generated.envoy.extensions.filters.http.local_ratelimit import v3 as http_local_limit
 from protos._generated.envoy.extensions.filters.http.lua import v3 as lua
+from protos._generated.envoy.extensions.filters.http.ratelimit import v3 as http_limit
 from protos._generated.envoy.extensions.filters.http.router import v3 as router
 from protos._generated.envoy.extensions.filters.http.stateful_session import v3 as stateful_session
 from protos._generated.envoy.extensions.filters.http.upstream_codec import v3 as upstream_codec
@@ -92,6 +95,7 @@ __all__ = [
     "endpoint",
     "envoy_metadata",
     "envoy_type",
+    "ext_authz",
     "fault",
     "fault_common",
     "forward_proxy",
@@ -104,9 +108,11 @@ __all__ = [
     "header_mutation",
     "health_check",
     "health_check_file",
+    "http_limit",
     "http_local_limit",
     "http_protocol",
     "http_type",
+    "limit_service",
     "limits_common",
     "listener",
     "lua",
