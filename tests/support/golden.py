@@ -70,12 +70,13 @@ def translate_case(case: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def leave_out_waiting_filters(given: dict[str, Any]) -> None:
-    """HTTP filters that are off until a route switches them on stand in all listeners alike."""
+    """Filters that are off until a route switches them on stand in all listeners alike."""
     for chain in given["filterChains"]:
         for each in chain["filters"]:
             manager = each["typedConfig"]
             if "httpFilters" in manager:
                 manager["httpFilters"] = [one for one in manager["httpFilters"] if not one.get("disabled")]
+                manager["httpFilters"][-1]["typedConfig"].pop("upstreamHttpFilters", None)
 
 
 def leave_out_code(given: Any) -> None:

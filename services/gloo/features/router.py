@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from protos import gloo
-from protos.envoy import router
+from protos.envoy import hcm, router, upstream_codec
+from services.gloo.features.transformations import BEHIND_ROUTER
 from services.gloo.plugin import ALL, Feature, HttpFilter, Patch, Policy, Scope, Stage
+from shared.codec.encode import pack
 
 ROUTER = "envoy.filters.http.router"
+CODEC = "envoy.filters.http.upstream_codec"  # ends the way of a request
+BEHIND = [BEHIND_ROUTER, hcm.HttpFilter(name=CODEC, typed_config=pack(upstream_codec.UpstreamCodec()))]
 
 
 def forward(options: gloo.Router, scope: Scope) -> Patch:
     found = router.Router(
-        suppress_envoy_headers=bool(options.suppress_envoy_headers), dynamic_stats=options.dynamic_stats
+        suppress_envoy_headers=bool(options.suppress_envoy_headers),
+        dynamic_stats=options.dynamic_stats,
+        upstream_http_filters=BEHIND,
     )
     return Patch(filters={ROUTER: found})
 

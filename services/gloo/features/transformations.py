@@ -1,6 +1,7 @@
 """Transformations: requests and answers changed by templates, in a Lua filter for each stage.
 
 The filters' code is the same everywhere and stands in the listeners; a route's configuration is data for it.
+That of the last stage stands behind the router, which sends a request through it once for each try.
 """
 
 from __future__ import annotations
@@ -8,14 +9,16 @@ from __future__ import annotations
 import betterproto2
 
 from protos import gloo
-from protos.envoy import core, lua, route
+from protos.envoy import core, hcm, lua, route
 from services.gloo.plugin import ALL, Feature, HttpFilter, Patch, Scope, Stage
 from services.gloo.transformations import source
 from services.gloo.transformations.programs import Data, below, plain_program, stage_program, to_json
+from shared.codec.encode import pack
 from shared.codec.wellknown import struct_of
 
 RUNTIME = source("json.lua", "runtime.lua")
 EARLY, REGULAR = "gloo.transformation.early", "gloo.transformation.regular"
+POST_ROUTING = "gloo.transformation.post_routing"
 OFF = route.FilterConfig(disabled=True)
 
 
@@ -25,21 +28,31 @@ def transform_in_stages(staged: gloo.TransformationStages, scope: Scope) -> Patc
     Envoy decides which filters a request passes by its first route; so where another route may be chosen
     after the early stage, the regular filter only has nothing to do.
     """
-    filters: dict[str, betterproto2.Message] = {EARLY: OFF}
+    filters: dict[str, betterproto2.Message] = {EARLY: OFF, POST_ROUTING: OFF}
     if scope.options.transformations is None:
         early = staged.early or gloo.RequestResponseTransformations()
         leaves = any(each.clear_route_cache for each in early.request_transforms)
         filters[REGULAR] = per_route({}) if leaves else OFF
-    for name, at, stage in ((EARLY, "early", staged.early), (REGULAR, "regular", staged.regular)):
+    for name, at, stage in (
+        (EARLY, "early", staged.early),
+        (REGULAR, "regular", staged.regular),
+        (POST_ROUTING, "postRouting", staged.post_routing),
+    ):
         if stage is not None:
             filters[name] = per_route(stage_program(stage, bool(staged.escape_characters), below(scope, at)))
+    if staged.post_routing is not None:
+        for i, each in enumerate(staged.post_routing.request_transforms):
+            if each.clear_route_cache:
+                scope.error(
+                    f"postRouting.requestTransforms[{i}].clearRouteCache", "too late to choose a route"
+                )
     return Patch(filters=filters)
 
 
 def transform(given: gloo.Transformations, scope: Scope) -> Patch:
     """The older option, for the regular stage."""
-    filters: dict[str, betterproto2.Message] = {} if scope.options.staged_transformations else {EARLY: OFF}
-    return Patch(filters={**filters, REGULAR: per_route(plain_program(given, scope))})
+    others = {} if scope.options.staged_transformations else {EARLY: OFF, POST_ROUTING: OFF}
+    return Patch(filters={**others, REGULAR: per_route(plain_program(given, scope))})
 
 
 def per_route(program: Data) -> lua.LuaPerRoute:
@@ -47,14 +60,21 @@ def per_route(program: Data) -> lua.LuaPerRoute:
 
 
 def waiting_filter(name: str, stage: Stage) -> HttpFilter:
-    """The filter as it stands in the listeners; *name* is also where it keeps what its answers need."""
+    """The filter as it stands in the listeners."""
+    return HttpFilter(name=name, stage=stage, weight=1, config=runtime(name))
+
+
+def runtime(name: str) -> lua.Lua:
+    """The code of the filter *name*, which is also where it keeps what its answers need."""
     code = core.DataSource(inline_string=f'local FILTER = "{name}"\n{RUNTIME}')
-    config = lua.Lua(default_source_code=code, clear_route_cache=False)
-    return HttpFilter(name=name, stage=stage, weight=1, config=config)
+    return lua.Lua(default_source_code=code, clear_route_cache=False)
+
+
+BEHIND_ROUTER = hcm.HttpFilter(name=POST_ROUTING, typed_config=pack(runtime(POST_ROUTING)), disabled=True)
 
 
 READS = {
-    "TransformationStages": ("early", "regular", "escapeCharacters"),
+    "TransformationStages": ("early", "regular", "postRouting", "escapeCharacters"),
     "RequestResponseTransformations": ALL,
     "RequestMatch": ALL,
     "ResponseMatch": ("matchers", "responseTransformation"),

@@ -148,7 +148,6 @@ REFUSED: Mapping[tuple[str, str], str] = {
         (("TransformationStages", "logRequestResponseInfo"), ("Transformation", "logRequestResponseInfo")),
         "not supported; use access logs, or the log of the service behind",
     ),
-    ("TransformationStages", "postRouting"): "not supported; use regular",
     ("ResponseMatch", "responseCodeDetails"): "not supported; match the answer's headers, :status is one",
     ("TransformationTemplate", "spanTransformer"): "not supported; name spans by the route's tracing options",
     (

@@ -208,6 +208,33 @@ MATCHERS = [
 ]
 JSON_KEYS = {"a.b": {"tmpl": {"text": "{{ body() }}"}}, "kept": {"tmpl": {"text": ""}}}
 JSON_KEYS |= {"gone": {"tmpl": {"text": ""}, "overrideEmpty": True}}
+POST_ROUTING = {
+    "postRouting": {
+        "requestTransforms": [
+            {
+                "requestTransformation": {
+                    "transformationTemplate": {
+                        "headers": {
+                            **texts(x_try='{{ header("x-envoy-attempt-count") }}'),
+                            ":path": {"text": "/behind"},
+                        },
+                        "body": {"text": "{{ a }}"},
+                    }
+                }
+            }
+        ],
+        "responseTransforms": [
+            {
+                "responseTransformation": {
+                    "transformationTemplate": {
+                        "passthrough": {},
+                        "headers": texts(x_asked='{{ request_header(":path") }}'),
+                    }
+                }
+            }
+        ],
+    }
+}
 BY_STATUS = [
     {
         "matchers": [{"name": ":status", "value": "404"}],
@@ -274,12 +301,41 @@ ROUTES = [
         },
     ),
     route("/around", {}),
+    route("/post", {"stagedTransformations": POST_ROUTING, "retries": {"retryOn": "5xx", "numRetries": 1}}),
+    {
+        "matchers": [{"prefix": "/destination"}],
+        "routeAction": {
+            "multi": {
+                "destinations": [
+                    {
+                        "destination": {"upstream": {"name": "here", "namespace": "ns"}},
+                        "weight": 1,
+                        "options": {"stagedTransformations": POST_ROUTING},
+                    }
+                ]
+            }
+        },
+    },
 ]
 HOST = {
     "name": "gloo-system.default",
     "domains": ["*"],
     "routes": ROUTES,
-    "options": request(headers=texts(x_around="yes"), passthrough={}),
+    "options": {
+        **request(headers=texts(x_around="yes"), passthrough={}),
+        "stagedTransformations": {
+            "postRouting": {
+                "requestTransforms": [
+                    {
+                        "requestTransformation": {
+                            "transformationTemplate": {"passthrough": {}, "headers": texts(x_behind="yes")}
+                        }
+                    }
+                ]
+            }
+        },
+        "includeRequestAttemptCount": True,
+    },
 }
 
 
@@ -479,9 +535,28 @@ async def test_a_new_path_can_choose_the_route_anew(gateway: Gateway) -> None:
     assert answer.headers["x-answer"] == "early /stages"
 
 
+async def test_each_try_is_transformed_after_routing(gateway: Gateway) -> None:
+    first = await gateway.ask("/post", {"a": "b"})
+    answer = await gateway.ask("/post", {"a": "b"}, x_status="503")
+    refused = await gateway.ask("/post", "{", x_status="503")
+
+    assert (first.seen["headers"]["x-try"], first.headers["x-asked"]) == ("1", "/post")
+    seen = json.loads(answer.text)
+    assert (answer.status, seen["headers"]["x-try"]) == (503, "2")
+    assert (seen["path"], seen["body"]) == ("/behind", "b")
+    assert answer.headers["x-asked"] == "/behind", "as the first try has left it"
+    assert (refused.status, refused.text) == (400, "bad request")
+
+
+async def test_a_destination_transforms_after_routing(gateway: Gateway) -> None:
+    assert (await gateway.ask("/destination", {"a": "b"})).seen["body"] == "b"
+
+
 async def test_the_innermost_options_count_alone(gateway: Gateway) -> None:
-    assert (await gateway.ask("/around")).seen["headers"]["x-around"] == "yes"
-    assert "x-around" not in (await gateway.ask("/match")).seen["headers"]
+    around, match = [(await gateway.ask(path)).seen["headers"] for path in ("/around", "/match")]
+
+    assert (around["x-around"], around["x-behind"]) == ("yes", "yes")
+    assert not {"x-around", "x-behind"} & match.keys()
 
 
 @pytest.mark.parametrize(
