@@ -178,8 +178,7 @@ def check_listener(given: gloo.Listener, report: Report) -> None:
 def build_listener(
     given: gloo.Listener, http: gloo.HttpListener, joined: Joined, frame: Joined, chains: Sequence[Chain] = ()
 ) -> listener.Listener:
-    manager = build_manager(given.name, http, joined)
-    filters = [listener.Filter(name=CONNECTION_MANAGER, typed_config=pack(manager))]
+    filters = network_filters(route_configuration_name(given.name), http, joined)
     built = sorted((chain.build(filters) for chain in chains), key=lambda chain: chain.name)
     return framed(
         given,
@@ -228,10 +227,16 @@ def counting(socket: core.TransportSocket | None) -> core.TransportSocket:
     return core.TransportSocket(name=TCP_STATS, typed_config=pack(tcp_stats.Config(transport_socket=inner)))
 
 
-def build_manager(name: str, http: gloo.HttpListener, joined: Joined) -> hcm.HttpConnectionManager:
+def network_filters(routes: str, http: gloo.HttpListener, joined: Joined) -> list[listener.Filter]:
+    """What takes connections of HTTP; *routes* is the name of their route configuration."""
+    manager = build_manager(routes, http, joined)
+    return [listener.Filter(name=CONNECTION_MANAGER, typed_config=pack(manager))]
+
+
+def build_manager(routes: str, http: gloo.HttpListener, joined: Joined) -> hcm.HttpConnectionManager:
     return hcm.HttpConnectionManager(
         stat_prefix=http.stat_prefix or HTTP_STAT_PREFIX,
-        rds=hcm.Rds(config_source=ADS, route_config_name=route_configuration_name(name)),
+        rds=hcm.Rds(config_source=ADS, route_config_name=routes),
         http_filters=http_filters(joined),
         **joined.fields,
     )
