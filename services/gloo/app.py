@@ -17,7 +17,7 @@ from shared.runtime.service import Context, run
 
 SETTINGS_USED = (
     "consul",
-    "consulDiscovery.consistencyMode",
+    "consulDiscovery",
     "consulKvSource",
     "discovery",
     "discoveryNamespace",
@@ -32,7 +32,7 @@ SETTINGS_USED = (
     "vaultSecretSource",
     "directorySecretSource",
     "secretOptions",
-    "upstreamOptions.sslParameters",
+    "upstreamOptions",
 )
 
 
