@@ -18,12 +18,14 @@ from protos._generated.envoy.extensions.access_loggers.open_telemetry import v3 
 from protos._generated.envoy.extensions.clusters.common.dns import v3 as dns_common
 from protos._generated.envoy.extensions.clusters.dns import v3 as dns_cluster
 from protos._generated.envoy.extensions.clusters.dynamic_forward_proxy import v3 as forward_proxy_cluster
+from protos._generated.envoy.extensions.common.aws import v3 as aws_common
 from protos._generated.envoy.extensions.common.dynamic_forward_proxy import v3 as forward_proxy_dns
 from protos._generated.envoy.extensions.common.ratelimit import v3 as limits_common
 from protos._generated.envoy.extensions.compression.brotli.compressor import v3 as brotli
 from protos._generated.envoy.extensions.compression.gzip.compressor import v3 as gzip
 from protos._generated.envoy.extensions.compression.zstd.compressor import v3 as zstd
 from protos._generated.envoy.extensions.filters.common.fault import v3 as fault_common
+from protos._generated.envoy.extensions.filters.http.aws_request_signing import v3 as aws_signing
 from protos._generated.envoy.extensions.filters.http.buffer import v3 as buffer
 from protos._generated.envoy.extensions.filters.http.compressor import v3 as compressor
 from protos._generated.envoy.extensions.filters.http.cors import v3 as cors
@@ -70,6 +72,7 @@ from protos._generated.envoy.type.http import v3 as http_type
 from protos._generated.envoy.type.matcher import v3 as matcher
 from protos._generated.envoy.type.metadata import v3 as envoy_metadata
 from protos._generated.envoy.type.tracing import v3 as tracing
+from protos._generated.google import api as google_api
 from protos._generated.google import protobuf
 from protos._generated.opentelemetry.proto.common import v1 as otel_common
 from protos._generated.xds.type.matcher import v3 as xds_matcher
@@ -79,6 +82,8 @@ __all__ = [
     "access_log_file",
     "access_log_grpc",
     "access_log_otel",
+    "aws_common",
+    "aws_signing",
     "brotli",
     "buffer",
     "cares_dns",
@@ -101,6 +106,7 @@ __all__ = [
     "forward_proxy",
     "forward_proxy_cluster",
     "forward_proxy_dns",
+    "google_api",
     "grpc_json",
     "grpc_web",
     "gzip",
