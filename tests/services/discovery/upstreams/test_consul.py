@@ -145,6 +145,7 @@ def test_the_rules_are_read_from_the_settings() -> None:
         consul_discovery=gloo.SettingsConsulUpstreamDiscoveryConfiguration(
             use_tls_tagging=True,
             split_tls_services=True,
+            tls_tag_name="tls",
             root_ca=gloo.ResourceRef(name="ca", namespace="edge"),
             service_tags_allowlist=["public"],
         ),
@@ -156,7 +157,7 @@ def test_the_rules_are_read_from_the_settings() -> None:
         tags_allowed=frozenset({"public"}),
         labels={"team": "blue"},
         annotations={"owner": "us"},
-        tls=TlsTagging(tag="glooUseTls", root_ca=Ref("edge", "ca"), split=True),
+        tls=TlsTagging(tag="tls", root_ca=Ref("edge", "ca"), split=True),
     )
     assert Rules.of(gloo.Settings()) == RULES
 

@@ -8,7 +8,9 @@ import pytest
 
 from protos import gloo
 from services.gloo.xds.options import DEFAULTS, Options
+from shared.codec.decode import decode
 from shared.errors import InvalidSettings
+from shared.report import Report
 
 
 def settings(**given: object) -> gloo.Settings:
@@ -28,9 +30,16 @@ def test_what_is_set_counts() -> None:
 
 
 def test_every_setting_is_an_option() -> None:
-    names = {name for name in gloo.XdsOptions.__dataclass_fields__ if not name.startswith("_")}
+    counts = ["maxStreams", "maxStreamsPerConnection", "maxNames", "maxMessageBytes", "maxRequestsPerSecond"]
+    counts += ["maxAdmissions"]
+    times = ["ackDeadline", "removalGrace", "refusalRetry", "sendTimeout", "keepalive"]
+    given = {name: i for i, name in enumerate(counts, 1)} | {name: f"{i}s" for i, name in enumerate(times, 7)}
+    decoded = decode(gloo.XdsOptions, given, Report())
+    assert decoded is not None
+    options = Options.of(gloo.Settings(gloo=gloo.GlooOptions(xds=decoded)))
 
-    assert names - {"tls"} <= set(Options.__dataclass_fields__)
+    names = {name for name in gloo.XdsOptions.__dataclass_fields__ if not name.startswith("_")} - {"tls"}
+    assert sorted(getattr(options, name) for name in names) == list(range(1, 12))
 
 
 @pytest.mark.parametrize("given", [{"max_streams": 0}, {"ack_deadline": timedelta(seconds=-1)}])
