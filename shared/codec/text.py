@@ -98,6 +98,7 @@ def _parse_json(body: bytes, text: str) -> dict[str, Any]:
     document: dict[str, Any]
     if orjson is None:
         document = json.loads(text, object_pairs_hook=_without_twins, parse_constant=_refuse_constant)
+        json.dumps(document, ensure_ascii=False).encode()  # refuses what orjson does: half a surrogate pair
     else:
         document = orjson.loads(body)
     if _too_deep(document):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from base64 import urlsafe_b64decode
 from binascii import Error as Base64Error
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
@@ -95,7 +95,11 @@ def map_of(convert: Convert) -> Convert:
     def read(value: Any, path: Path, found: Findings) -> Any:
         if not isinstance(value, dict):
             return found.expected(path, "a mapping", value)
-        return {_key(key): convert(item, (path, _key(key)), found) for key, item in value.items()}
+        keys = {key: _key(key) for key in value}
+        for key in keys.values():
+            if not _is_text(key):
+                found.error((path, key), NO_TEXT)
+        return {keys[key]: convert(item, (path, keys[key]), found) for key, item in value.items()}
 
     return read
 
@@ -107,9 +111,40 @@ def _key(key: object) -> str:
 # Scalars and enums
 
 
+NO_TEXT = "half of a surrogate pair is no character"
+
+
+def _is_text(value: str) -> bool:
+    """JSON can escape the halves of a surrogate pair one by one; alone they have no UTF-8."""
+    return value.isascii() or not _HALF.search(value)
+
+
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def _texts(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    """The texts in a plain value."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield (path, str(key)), str(key)
+            yield from _texts(item, (path, str(key)))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _texts(item, (path, index))
+
+
+def _all_text(value: Any, path: Path, found: Findings) -> bool:
+    wrong = [at for at, text in _texts(value, path) if not _is_text(text)]
+    for at in wrong:
+        found.error(at, NO_TEXT)
+    return not wrong
+
+
 def _text(value: Any, path: Path, found: Findings) -> Any:
     if type(value) is str:
-        return value
+        return value if _is_text(value) else found.error(path, NO_TEXT)
     hint = "; put it in quotes" if isinstance(value, bool | int | float) else ""
     return found.error(path, f"expected text, got {_described(value)}{hint}")
 
@@ -253,7 +288,7 @@ def _struct(target: Any) -> Convert:
             return value  # one made before
         if not isinstance(value, dict):
             return found.expected(path, "a mapping", value)
-        if target is None:
+        if not _all_text(value, path, found) or target is None:
             return None
         from shared.codec.wellknown import struct_of
 
@@ -264,7 +299,7 @@ def _struct(target: Any) -> Convert:
 
 def _value(target: Any) -> Convert:
     def read(value: Any, path: Path, found: Findings) -> Any:
-        if target is None:
+        if not _all_text(value, path, found) or target is None:
             return None
         from shared.codec.wellknown import value_of
 
@@ -279,7 +314,7 @@ def _any(target: Any) -> Convert:
             return found.expected(path, "a mapping with @type", value)
         if not isinstance(value.get("@type"), str) or "/" not in value["@type"]:
             return found.error((path, "@type"), "expected a type URL such as type.googleapis.com/envoy.…")
-        if target is None:
+        if not _all_text(value, path, found) or target is None:
             return None
         from shared.codec.wellknown import any_of
 

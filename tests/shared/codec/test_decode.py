@@ -333,6 +333,23 @@ def test_more_refusals() -> None:
     assert errors(gloo.Upstream, None, "spec") == ["spec: expected a mapping, got nothing"]
 
 
+def test_half_a_character_is_refused_wherever_it_stands() -> None:
+    half = "a\udc00"
+    said = "half of a surrogate pair is no character"
+
+    assert errors(gateway.VirtualHost, {"domains": ["\N{GRINNING FACE}", half]}) == [f"domains[1]: {said}"]
+    assert errors(gloo.Metadata, {"labels": {half: "a"}}) == [f"labels['a\\udc00']: {said}"]
+    assert errors(gloo.RouteOptions, {"prefixRewrite": half}) == [f"prefixRewrite: {said}"]
+    assert errors(gloo.Metadata, {half: "a"}) == ["['a\\udc00']: unknown field"]
+    struct = {"a": [1, {"b": half}], half: 1}
+    assert errors(gloo.RouteOptions, {"envoyMetadata": {"n": struct}}) == [
+        f"envoyMetadata.n.a[1].b: {said}",
+        f"envoyMetadata.n['a\\udc00']: {said}",
+    ]
+    config = {"@type": "type.googleapis.com/a", "b": half}
+    assert errors(gloo.CustomEnvoyFilter, {"config": config}) == [f"config.b: {said}"]
+
+
 def test_two_members_of_a_oneof_exclude_each_other() -> None:
     document: Any = {"routeAction": {"single": {}, "multi": {"destinations": []}}}
 

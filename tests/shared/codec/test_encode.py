@@ -290,6 +290,12 @@ def test_our_own_contract_encodes_too() -> None:
         ),
         (route.RouteAction(timeout=15), "timeout", "15 does not fit Duration"),  # type: ignore[arg-type]
         (cluster.Cluster(name=5), "name", "5 does not fit string"),  # type: ignore[arg-type]
+        (cluster.Cluster(name="a\ud800"), "name", "'a\\ud800' does not fit string"),
+        (
+            core.Metadata(filter_metadata={"\ud800": struct_of({})}),
+            "filter_metadata key '\\ud800'",
+            "'\\ud800' does not fit string",
+        ),
         (route.VirtualHost(domains="a.example.com"), "domains", "expected a list, got 'a.example.com'"),  # type: ignore[arg-type]
         (route.VirtualHost(domains=["a", None]), "domains[1]", "None does not fit string"),  # type: ignore[list-item]
         (route.VirtualHost(routes=[route.RouteMatch()]), "routes[0]", "expected Route, got RouteMatch"),  # type: ignore[list-item]

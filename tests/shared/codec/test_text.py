@@ -423,7 +423,7 @@ from shared.errors import InvalidDocument
 both = {"b": "\u00fc", "a": {}}
 print(parse(b'{"a": [1, 2.5, null]}'), render_json(both), render_json({"a": 1}, compact=True))
 print(set_status(b'{"a":1}', {"state": "Accepted"}), set_status(b"a: 1", {"state": "Accepted"}))
-for raw in (b'{"a": 1, "a": 2}', b'{"a": ' * 5000, b'{"a": NaN, "a": 1}'):
+for raw in (b'{"a": 1, "a": 2}', b'{"a": ' * 5000, b'{"a": NaN, "a": 1}', rb'{"a": "\\ud800"}'):
     try:
         print(parse(raw))
     except InvalidDocument as error:
@@ -438,4 +438,5 @@ for raw in (b'{"a": 1, "a": 2}', b'{"a": ' * 5000, b'{"a": NaN, "a": 1}'):
         "line 1, column 10: the key 'a' stands here twice",
         "line 1, column 601: nested deeper than 100 levels",
         "line 1, column 12: the key 'a' stands here twice",
+        "line 1, column 10: found invalid Unicode character escape code",
     ]
