@@ -68,6 +68,9 @@ class Policy:
     disable_grpc_web: bool = False
     circuit_breakers: gloo.CircuitBreakerConfig | None = None
     ssl_parameters: gloo.SslParameters | None = None  # of upstreams without their own
+    extauth: gloo.ExtAuthSettings | None = None
+    named_extauth: Mapping[str, gloo.ExtAuthSettings] = field(default_factory=dict)
+    ratelimit_server: gloo.RateLimitServerSettings | None = None
 
     @classmethod
     def of(cls, settings: gloo.Settings | None) -> Policy:
@@ -84,6 +87,9 @@ class Policy:
             disable_grpc_web=bool(options.disable_grpc_web),
             circuit_breakers=options.circuit_breakers,
             ssl_parameters=upstreams.ssl_parameters,
+            extauth=settings.extauth,
+            named_extauth=settings.named_extauth,
+            ratelimit_server=settings.ratelimit_server,
         )
 
 
@@ -129,7 +135,9 @@ class Patch:
 
     *action* are fields of a route's RouteAction, *protocol* those of a cluster's HttpProtocolOptions,
     *manager* those of whatever takes a listener's connections, and *filters* the settings of HTTP filters
-    by name, which also switch the filter on. *clusters* are those that the other parts mention.
+    by name, which also switch the filter on. *waiting* are HTTP filters that stand in this listener only, or
+    otherwise than in all others, until a route switches them on. *clusters* are those that the other parts
+    mention.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -137,6 +145,7 @@ class Patch:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     manager: Mapping[str, Any] = field(default_factory=dict)
     filters: Mapping[str, betterproto2.Message] = field(default_factory=dict)
+    waiting: tuple[HttpFilter, ...] = ()
     clusters: tuple[str, ...] = ()
 
 

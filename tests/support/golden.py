@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ from services.gloo.translator.cluster import translate_selection, translate_upst
 from services.gloo.translator.consul import subset_keys, upstream_selection
 from services.gloo.translator.destination import translate_group
 from services.gloo.translator.endpoints import translate_endpoints
+from services.gloo.translator.listener import http_filters
 from services.gloo.translator.names import FALLBACK_CLUSTER, cluster_name
+from services.gloo.translator.patches import Joined
 from services.gloo.translator.proxy import translate_proxy
 from services.gloo.translator.secret import TRUSTED, TRUSTED_FILE, Known, secret_of_files
 from shared.codec.decode import decode
@@ -69,13 +72,19 @@ def translate_case(case: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+@cache
+def waiting_everywhere() -> tuple[dict[str, Any], ...]:
+    """HTTP filters that are off until a route switches them on, as they stand in all listeners alike."""
+    return tuple(to_document(each) for each in http_filters(Joined()))
+
+
 def leave_out_waiting_filters(given: dict[str, Any]) -> None:
-    """Filters that are off until a route switches them on stand in all listeners alike."""
     for chain in given["filterChains"]:
         for each in chain["filters"]:
             manager = each["typedConfig"]
             if "httpFilters" in manager:
-                manager["httpFilters"] = [one for one in manager["httpFilters"] if not one.get("disabled")]
+                everywhere = waiting_everywhere()
+                manager["httpFilters"] = [one for one in manager["httpFilters"] if one not in everywhere]
                 manager["httpFilters"][-1]["typedConfig"].pop("upstreamHttpFilters", None)
 
 

@@ -248,14 +248,15 @@ def http_filters(joined: Joined) -> list[hcm.HttpFilter]:
     One that the listener's own options have settings for works for all requests, with those; each other one
     waits to be switched on by a route.
     """
-    declared = sorted((f.filter for f in FEATURES if f.filter is not None), key=lambda each: each.place)
+    declared = {f.filter.name: f.filter for f in FEATURES if f.filter is not None}
+    declared |= {each.name: each for each in joined.waiting}
     return [
         hcm.HttpFilter(
             name=each.name,
             typed_config=pack(joined.filters.get(each.name, each.config)),
             disabled=each.name not in joined.filters,
         )
-        for each in declared
+        for each in sorted(declared.values(), key=lambda each: each.place)
     ]
 
 

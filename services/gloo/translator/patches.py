@@ -12,7 +12,7 @@ import betterproto2
 
 from protos._generated.schema import MESSAGES
 from services.gloo.features import FEATURES
-from services.gloo.plugin import Feature, Hook, Patch, Policy, Scope
+from services.gloo.plugin import Feature, Hook, HttpFilter, Patch, Policy, Scope
 from services.gloo.translator.supported import PACKAGE
 from shared.codec.encode import pack
 from shared.report import join
@@ -30,6 +30,7 @@ class Joined:
     protocol: dict[str, Any] = field(default_factory=dict)
     manager: dict[str, Any] = field(default_factory=dict)
     filters: dict[str, betterproto2.Message] = field(default_factory=dict)
+    waiting: list[HttpFilter] = field(default_factory=list)
     clusters: set[str] = field(default_factory=set)
     forwarding: list[str] = field(default_factory=list)  # the options that concern the upstream
 
@@ -51,6 +52,7 @@ class Joined:
                 if name in mine:
                     taken.append(name)
                 mine[name] = value
+        self.waiting += patch.waiting
         self.clusters.update(patch.clusters)
         return taken
 

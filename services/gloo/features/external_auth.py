@@ -1,0 +1,228 @@
+"""External authorization: a service of the user's own is asked whether a request may pass.
+
+Nothing is asked unless a virtual host, route or destination says so. One that says so while there is no such
+service lets nothing pass: so do the filter that stands in every listener and the one for unknown names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+import betterproto2
+
+from protos import gloo
+from protos.envoy import core, early_headers, envoy_type, ext_authz, matcher, mutation_rules, route
+from services.gloo import checks
+from services.gloo.features.asked_services import asked_cluster, asked_over_grpc, patience
+from services.gloo.features.connection_manager import EARLY
+from services.gloo.plugin import ALL, Feature, HttpFilter, Patch, Scope, Stage, within
+from services.gloo.values import NEVER, regex_matcher
+from shared.codec.encode import pack
+
+FILTER = "envoy.filters.http.ext_authz"
+UNKNOWN = "gloo.extauth-unknown"
+SERVER = "extauthzServerRef"
+TIMEOUT = timedelta(milliseconds=200)
+MAX_BODY = 4096
+MAX_STAT_PREFIX = 255
+URI = "http://not-used.example.com/"  # Envoy wants one, and asks the cluster
+STATUSES = frozenset(status.value for status in envoy_type.StatusCode if status.value)
+OFF = route.FilterConfig(disabled=True)
+REFUSING = ext_authz.ExtAuthz(
+    filter_enabled=NEVER,
+    deny_at_disable=core.RuntimeFeatureFlag(default_value=True, runtime_key="gloo.extauth.refuse"),
+)
+
+
+def filter_of(service: str) -> str:
+    """The filter that asks a service of ``settings.namedExtauth``, or the one without a name."""
+    return f"gloo.extauth.{service}" if service else FILTER
+
+
+def waiting(name: str, config: ext_authz.ExtAuthz) -> HttpFilter:
+    return HttpFilter(name=name, stage=Stage.AUTHN, config=config)
+
+
+def stand_ready(_: gloo.ExtAuthSettings, scope: Scope) -> Patch:
+    """A filter for each service; what clients send in the headers that services set is not theirs to say."""
+    found = list(services(scope))
+    filters = tuple(waiting(name, translate(given, at)) for name, given, at in found)
+    headers = sorted({given.user_id_header.lower() for _, given, _ in found if given.user_id_header})
+    return Patch(waiting=filters, fields={"early_header_mutation_extensions": without(headers)})
+
+
+def services(scope: Scope) -> Iterator[tuple[str, gloo.ExtAuthSettings, Scope]]:
+    """Each service that a listener's requests may be put to: its filter, and where it is set."""
+    own, policy = scope.options.extauth, scope.policy
+    if own is not None:
+        yield FILTER, own, scope
+    elif policy.extauth is not None:
+        yield FILTER, policy.extauth, replace(scope, path="settings.extauth")
+    for name, given in sorted(policy.named_extauth.items()):
+        yield filter_of(name), given, replace(scope, path=f"settings.namedExtauth[{name}]")
+
+
+def without(headers: Sequence[str]) -> list[core.TypedExtensionConfig]:
+    if not headers:
+        return []
+    gone = [mutation_rules.HeaderMutation(remove=header) for header in headers]
+    return [
+        core.TypedExtensionConfig(name=EARLY, typed_config=pack(early_headers.HeaderMutation(mutations=gone)))
+    ]
+
+
+def translate(given: gloo.ExtAuthSettings, scope: Scope) -> ext_authz.ExtAuthz:
+    if given.user_id_header and (problem := checks.mutable_header(given.user_id_header)):
+        scope.error("userIdHeader", problem)
+    if problem := checks.text_value(given.stat_prefix, MAX_STAT_PREFIX):
+        scope.error("statPrefix", problem)
+    timeout = patience(given.request_timeout, TIMEOUT, scope)
+    out = ext_authz.ExtAuthz(
+        transport_api_version=core.ApiVersion.V3,
+        failure_mode_allow=given.failure_mode_allow,
+        with_request_body=with_body(given.request_body),
+        clear_route_cache=given.clear_route_cache,
+        status_on_error=status_on_error(given.status_on_error, scope),
+        stat_prefix=given.stat_prefix,
+    )
+    if given.http_service is not None:
+        cluster = asked_cluster(given.extauthz_server_ref, SERVER, scope, grpc=False)
+        to = core.HttpUri(uri=URI, cluster=cluster, timeout=timeout)
+        at = within(scope, "httpService")
+        out.http_service = over_http(given.http_service, to, given.user_id_header.lower(), at)
+        if given.http_service.request is not None:
+            out.allowed_headers = headers_shown(given.http_service.request, within(at, "request"))
+    else:
+        authority = given.grpc_service.authority if given.grpc_service is not None else ""
+        out.grpc_service = asked_over_grpc(given.extauthz_server_ref, SERVER, authority, timeout, scope)
+    return out
+
+
+def with_body(given: gloo.ExtAuthSettingsBufferSettings | None) -> ext_authz.BufferSettings | None:
+    if given is None:
+        return None
+    return ext_authz.BufferSettings(
+        max_request_bytes=given.max_request_bytes or MAX_BODY,
+        allow_partial_message=given.allow_partial_message,
+        pack_as_bytes=bool(given.pack_as_bytes),
+    )
+
+
+def status_on_error(code: int, scope: Scope) -> envoy_type.HttpStatus | None:
+    if not code:
+        return None
+    if code not in STATUSES:
+        scope.error("statusOnError", f"{code} is no status that Envoy knows, such as 403 or 503")
+        return None
+    return envoy_type.HttpStatus(code=envoy_type.StatusCode(code))
+
+
+def over_http(
+    given: gloo.ExtAuthSettingsHttpService, to: core.HttpUri, user: str, scope: Scope
+) -> ext_authz.HttpService:
+    prefix = given.path_prefix.rstrip("/")
+    if problem := checks.text_value(prefix, checks.MAX_PATH):
+        scope.error("pathPrefix", problem)
+    elif prefix and not prefix.startswith("/"):
+        scope.error("pathPrefix", f"{checks.shown(prefix)} must begin with /")
+    request = given.request or gloo.ExtAuthSettingsHttpServiceRequest()
+    response = given.response or gloo.ExtAuthSettingsHttpServiceResponse()
+    at = within(scope, "response")
+    return ext_authz.HttpService(
+        server_uri=to,
+        path_prefix=prefix,
+        authorization_request=ext_authz.AuthorizationRequest(
+            headers_to_add=added(request.headers_to_add, within(scope, "request.headersToAdd"))
+        ),
+        authorization_response=ext_authz.AuthorizationResponse(
+            allowed_upstream_headers=names(
+                [*response.allowed_upstream_headers, *([user] if user else [])], "allowedUpstreamHeaders", at
+            ),
+            allowed_upstream_headers_to_append=names(
+                response.allowed_upstream_headers_to_append, "allowedUpstreamHeadersToAppend", at
+            ),
+            allowed_client_headers=names(response.allowed_client_headers, "allowedClientHeaders", at),
+        ),
+    )
+
+
+def added(given: dict[str, str], scope: Scope) -> list[core.HeaderValue]:
+    for name, value in given.items():
+        if problem := checks.mutable_header(name) or checks.format_string(value):
+            scope.error(name, problem)
+    return [core.HeaderValue(key=name.lower(), value=given[name]) for name in sorted(given)]
+
+
+def headers_shown(
+    given: gloo.ExtAuthSettingsHttpServiceRequest, scope: Scope
+) -> matcher.ListStringMatcher | None:
+    found = names(given.allowed_headers, "allowedHeaders", scope)
+    patterns = found.patterns if found is not None else []
+    for i, pattern in enumerate(given.allowed_headers_regex):
+        regex = regex_matcher(pattern, f"allowedHeadersRegex[{i}]", scope)
+        patterns.append(matcher.StringMatcher(safe_regex=regex))
+    return matcher.ListStringMatcher(patterns=patterns) if patterns else None
+
+
+def names(given: Sequence[str], where: str, scope: Scope) -> matcher.ListStringMatcher | None:
+    for i, name in enumerate(given):
+        if problem := checks.header_name(name):
+            scope.error(f"{where}[{i}]", problem)
+    patterns = [matcher.StringMatcher(exact=name.lower()) for name in given]
+    return matcher.ListStringMatcher(patterns=patterns) if patterns else None
+
+
+def authorize_here(given: gloo.ExtAuthExtension, scope: Scope) -> Patch:
+    """Authorization on a virtual host or route, of which the listener is known."""
+    nothing = scope.listener.extauth is None and scope.policy.extauth is None
+    if given.custom_auth is not None and not given.custom_auth.name and nothing:
+        scope.warn("customAuth", "no service to ask (settings.extauth), so requests are refused")
+    return authorize(given, scope)
+
+
+def authorize(given: gloo.ExtAuthExtension, scope: Scope) -> Patch:
+    """Which of the services is asked; the others are not, whatever stands around."""
+    if given.custom_auth is None and not given.disable:
+        return Patch()
+    known = scope.policy.named_extauth
+    filters: dict[str, betterproto2.Message] = dict.fromkeys(
+        (FILTER, UNKNOWN, *map(filter_of, sorted(known))), OFF
+    )
+    if (custom := given.custom_auth) is not None:
+        chosen = filter_of(custom.name)
+        if custom.name and custom.name not in known:
+            chosen = UNKNOWN
+            text = f"settings.namedExtauth has no {checks.shown(custom.name)}, so requests are refused"
+            scope.warn("customAuth.name", text)
+        facts = ext_authz.CheckSettings(context_extensions=dict(custom.context_extensions))
+        filters[chosen] = ext_authz.ExtAuthzPerRoute(check_settings=facts)
+    return Patch(filters=filters)
+
+
+FEATURES = (
+    Feature(
+        name="extauth",
+        reads={
+            "ExtAuthSettings": ALL,
+            "ExtAuthSettings.HttpService": ALL,
+            "ExtAuthSettings.HttpService.Request": ALL,
+            "ExtAuthSettings.HttpService.Response": ALL,
+            "ExtAuthSettings.GrpcService": ALL,
+            "ExtAuthSettings.BufferSettings": ALL,
+        },
+        default=lambda _: gloo.ExtAuthSettings(),  # there may be services of the settings
+        on_listener=stand_ready,
+        filter=waiting(FILTER, REFUSING),
+    ),
+    Feature(
+        name="extauth",
+        reads={"ExtAuthExtension": ("disable", "customAuth"), "CustomAuth": ALL},
+        looks_at={"HttpListenerOptions": ("extauth",)},
+        on_virtual_host=authorize_here,
+        on_route=authorize_here,
+        on_destination=authorize,
+        filter=waiting(UNKNOWN, REFUSING),
+    ),
+)
