@@ -71,10 +71,10 @@ def test_a_broken_route_costs_only_itself() -> None:
 
 
 def test_a_host_with_broken_options_of_its_own_is_not_served() -> None:
-    translated = translate(host(to("a"), options={"extauth": {}}), World(a=gloo.Upstream()))
+    translated = translate(host(to("a"), options={"waf": {}}), World(a=gloo.Upstream()))
 
     assert translated.body == b""
-    assert errors(translated) == ["virtualHost.options.extauth: not supported yet"]
+    assert errors(translated) == ["virtualHost.options.waf: enterprise feature, not supported"]
 
 
 def test_a_missing_upstream_is_a_warning_and_its_absence_is_on_record() -> None:
