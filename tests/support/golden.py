@@ -1,8 +1,8 @@
 """Golden cases of gloo's translation: a small world of objects in, Envoy's resources and the reports out.
 
-A case is a mapping with any of ``proxy``, ``upstreams``, ``upstreamGroups``, ``settings`` and ``endpoints``
-(by cluster). ``routes`` or ``virtualHost`` alone stand for a Proxy with one listener and one virtual host
-``gloo-system.default``; its listener, with ``listenerOptions``, is then left out of the result. HTTP filters
+A case is a mapping with any of ``proxy``, ``upstreams``, ``upstreamGroups``, ``artifacts``, ``settings`` and
+``endpoints`` (by cluster). ``routes`` or ``virtualHost`` alone stand for a Proxy with one listener and one
+virtual host ``gloo-system.default``; its listener, with ``listenerOptions``, is then left out of the result. HTTP filters
 that a listener does not use are in the result only with ``everyFilter: true``.
 """
 
@@ -109,6 +109,7 @@ def translate_world(
         "Upstream": upstreams,
         "UpstreamGroup": groups,
         "Secret": secrets,
+        "Artifact": {_ref(each): each for each in _all(gloo.Artifact, case.get("artifacts", ()))},
     }
 
     def read(kind: str, ref: Ref) -> object | None:

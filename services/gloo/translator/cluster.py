@@ -22,6 +22,7 @@ from services.gloo.translator.consul import (
     destination_cluster_name,
     subset_keys,
 )
+from services.gloo.translator.functions import check_service, with_http2
 from services.gloo.translator.names import cluster_name, proxy_cluster_name
 from services.gloo.translator.patches import Joined, join_patches
 from services.gloo.translator.ssl import tls_socket, upstream_tls
@@ -64,6 +65,8 @@ def translate_upstream(
     report = Report()
     scope = Scope(path="", report=report, policy=policy, read=read)
     refuse_unread(upstream, report)
+    check_service(upstream, scope)
+    upstream = with_http2(upstream)
     metadata = upstream.metadata or gloo.Metadata()
     ref = Ref(metadata.namespace, metadata.name)
     joined = join_patches("on_upstream", upstream, scope)

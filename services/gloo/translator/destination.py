@@ -19,6 +19,7 @@ from services.gloo.translator.consul import (
     subset_keys,
     subset_value,
 )
+from services.gloo.translator.functions import Filters, filters_to
 from services.gloo.translator.names import FALLBACK_CLUSTER, cluster_name, ref_of
 from services.gloo.translator.patches import join_patches
 from services.gloo.translator.supported import refuse_unread
@@ -44,11 +45,25 @@ class Found:
 
 
 def translate_action(
-    action: gloo.RouteAction, path: str, read: Reader, policy: Policy, report: Report, found: Found
+    action: gloo.RouteAction,
+    path: str,
+    read: Reader,
+    policy: Policy,
+    report: Report,
+    found: Found,
+    filters: Filters | None = None,
 ) -> dict[str, Any]:
-    """The fields of Envoy's RouteAction that say where requests go."""
+    """The fields of Envoy's RouteAction that say where requests go.
+
+    What HTTP filters are to do there goes to *filters*; without it connections are not of HTTP.
+    """
+    if filters is None and any(each.destination_spec is not None for each in destinations_of(action)):
+        report.error(path, "destinationSpec calls a function, which is done over HTTP only")
     if action.single is not None:
-        cluster, subset = translate_destination(action.single, f"{path}.single", read, policy, report, found)
+        at = f"{path}.single"
+        cluster, subset = translate_destination(action.single, at, read, policy, report, found)
+        if filters is not None:
+            filters |= filters_to(action.single, Scope(path=at, report=report, policy=policy, read=read))
         return {"cluster": cluster, "metadata_match": subset}
     if action.multi is not None:
         members = action.multi.destinations
@@ -64,6 +79,12 @@ def translate_action(
     if action.dynamic_forward_proxy is None:
         report.error(path, "no destination; one of single, multi, upstreamGroup, clusterHeader")
     return {}
+
+
+def destinations_of(action: gloo.RouteAction) -> list[gloo.Destination]:
+    """Those that stand in *action* itself."""
+    members = action.multi.destinations if action.multi is not None else []
+    return [each for each in (action.single, *(one.destination for one in members)) if each is not None]
 
 
 def expand_group(
@@ -125,6 +146,7 @@ def weighted(
         )
         scope = Scope(path=f"{at}.options", report=report, policy=policy, read=read)
         patch = join_patches("on_destination", member.options, scope)
+        patch.filters |= filters_to(member.destination, replace(scope, path=f"{at}.destination"))
         patch.write(out)
         found.filters.update(patch.filters)
         found.clusters |= patch.clusters

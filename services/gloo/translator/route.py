@@ -76,7 +76,9 @@ def translate_any_action(
     given: gloo.Route, joined: Joined, around: Surroundings, report: Report, found: Found
 ) -> dict[str, Any]:
     if given.route_action is not None:
-        to = translate_action(given.route_action, "routeAction", around.read, around.policy, report, found)
+        to = translate_action(
+            given.route_action, "routeAction", around.read, around.policy, report, found, joined.filters
+        )
         return {"route": route.RouteAction(**to, **joined.action)}
     for option in joined.forwarding:
         report.warn(option, "has no effect on a route that answers by itself")

@@ -55,7 +55,10 @@ READ: Mapping[str, tuple[str, ...]] = {
     "MultiDestination": ALL,
     "WeightedDestination": ALL,
     "WeightedDestinationOptions": tuple(feature.name for feature in FEATURES if feature.on_destination),
-    "Destination": ("upstream", "consul", "subset"),
+    "Destination": ("upstream", "consul", "destinationSpec", "subset"),
+    "DestinationSpec": ("grpc",),
+    "GrpcDestinationSpec": ALL,
+    "Parameters": ("path",),
     "ConsulServiceDestination": ALL,
     "Subset": ALL,
     "RedirectAction": ALL,
@@ -73,13 +76,15 @@ READ: Mapping[str, tuple[str, ...]] = {
     "SSLFiles": ALL,
     "SslParameters": ALL,
     "DiscoveryMetadata": ALL,
-    "StaticUpstreamSpec": ("hosts", "useTls", "autoSniRewrite"),
+    "StaticUpstreamSpec": ("hosts", "useTls", "autoSniRewrite", "serviceSpec"),
     "StaticHost": ("addr", "port", "sniAddr", "loadBalancingWeight", "metadata"),
-    "PipeUpstreamSpec": ("path",),
+    "PipeUpstreamSpec": ("path", "serviceSpec"),
     "ConsulUpstreamSpec": (
         *("serviceName", "serviceTags", "subsetTags", "dataCenters"),
-        *("instanceTags", "instanceBlacklistTags"),
+        *("instanceTags", "instanceBlacklistTags", "serviceSpec"),
     ),
+    "ServiceSpec": ("grpc", "grpcJsonTranscoder"),
+    "GrpcServiceSpec": ALL,
     "Metadata": ALL,
     "Status": ALL,
     "NamespacedStatuses": ALL,
@@ -91,13 +96,19 @@ APART = {
     *(("AndFilter", "filters"), ("OrFilter", "filters")),  # filters in filters, of which every field is read
 }
 # Not for translation: who owns an object and what was said of it.
-UNCHECKED = frozenset(("Metadata", "Status", "NamespacedStatuses", "SourceMetadata", "DiscoveryMetadata"))
+UNCHECKED = frozenset(
+    (
+        *("Metadata", "Status", "NamespacedStatuses", "SourceMetadata", "DiscoveryMetadata"),
+        "GrpcServiceSpec.GrpcService",  # what discovery found, for people
+    )
+)
 
 # Set, but without effect on what Envoy does; worth telling, not worth refusing an object for.
 WITHOUT_EFFECT: Mapping[tuple[str, str], str] = {
-    ("StaticUpstreamSpec", "serviceSpec"): "functions are not routed to yet; the service itself is",
-    ("PipeUpstreamSpec", "serviceSpec"): "functions are not routed to yet; the service itself is",
-    ("ConsulUpstreamSpec", "serviceSpec"): "functions are not routed to yet; the service itself is",
+    (
+        "ServiceSpec",
+        "rest",
+    ): "has no effect; the operations are called by routes with matchers and transformations of their own",
     ("ConsulUpstreamSpec", "connectEnabled"): "has no effect; instances are reached directly",
     ("ConsulUpstreamSpec", "consistencyMode"): "has no effect; all services are read by the same queries",
     ("ConsulUpstreamSpec", "queryOptions"): "has no effect; all services are read by the same queries",
@@ -140,10 +151,12 @@ REFUSED: Mapping[tuple[str, str], str] = {
     ("Upstream", "gcp"): f"{ENTERPRISE}; use static with the service's host",
     ("ListenerTracingSettings", "openCensusConfig"): "Envoy no longer has it; use openTelemetryConfig",
     ("Destination", "kube"): "there is no Kubernetes here; use upstream or consul",
+    ("DestinationSpec", "azure"): "Azure functions are not supported; use static with the app's host",
     (
-        "Destination",
-        "destinationSpec",
-    ): "functions are not called by name; send requests to the service itself",
+        "DestinationSpec",
+        "rest",
+    ): "operations are not called by name; transformations of the route set :method, :path and body",
+    ("Parameters", "headers"): "not supported; the service gets all headers as gRPC metadata, or use path",
     **dict.fromkeys(
         (("TransformationStages", "logRequestResponseInfo"), ("Transformation", "logRequestResponseInfo")),
         "not supported; use access logs, or the log of the service behind",

@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from tests.services.gloo.translator.test_golden import CASES, name_of
+from tests.support.bookstore import bookstore
 from tests.support.golden import World, static_resources, translate_world
 from tests.support.random_documents import random_case, random_tls_case
 
@@ -65,6 +66,7 @@ def validate(worlds: Mapping[str, World], folder: Path) -> str:
 def run_envoy(worlds: Mapping[str, World], folder: Path) -> tuple[bool, str]:
     config = folder / "envoy.json"
     node = {"id": "envoy", "cluster": "gateway"}
+    (folder / "books.pb").write_bytes(bookstore())  # what listeners find in a file
     config.write_text(json.dumps({"node": node, "static_resources": static_resources(worlds)}))
     command = [str(ENVOY), "--mode", "validate", "--log-level", "warning", "--config-path", str(config)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100, cwd=folder)
