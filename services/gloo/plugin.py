@@ -135,9 +135,9 @@ class Patch:
 
     *action* are fields of a route's RouteAction, *protocol* those of a cluster's HttpProtocolOptions,
     *manager* those of whatever takes a listener's connections, and *filters* the settings of HTTP filters
-    by name, which also switch the filter on. *waiting* are HTTP filters that stand in this listener only, or
-    otherwise than in all others, until a route switches them on. *clusters* are those that the other parts
-    mention.
+    by name, which also switch the filter on. *network* are network filters by name, before what takes the
+    connections. *waiting* are HTTP filters that stand in this listener only, or otherwise than in all others,
+    until a route switches them on. *clusters* are those that the other parts mention.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -145,6 +145,7 @@ class Patch:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     manager: Mapping[str, Any] = field(default_factory=dict)
     filters: Mapping[str, betterproto2.Message] = field(default_factory=dict)
+    network: Mapping[str, betterproto2.Message] = field(default_factory=dict)
     waiting: tuple[HttpFilter, ...] = ()
     clusters: tuple[str, ...] = ()
 

@@ -250,7 +250,7 @@ def collectors(given: dict[str, Any], prefix: str, clusters: Mapping[str, Any]) 
     """Have traces sent to clusters of this world; those that it lacks, since Envoys bring them themselves."""
     found = {}
     for chain in given["filterChains"]:
-        tracing = chain["filters"][0]["typedConfig"].get("tracing", {})
+        tracing = chain["filters"][-1]["typedConfig"].get("tracing", {})
         config = tracing.get("provider", {}).get("typedConfig", {})
         if "collectorCluster" in config:
             wanted = config["collectorCluster"]
@@ -263,6 +263,6 @@ def collectors(given: dict[str, Any], prefix: str, clusters: Mapping[str, Any]) 
 def place_routes(given: dict[str, Any], routes: Mapping[str, Any]) -> None:
     """Put the routes that would come over RDS into the listener itself."""
     for chain in given["filterChains"]:
-        manager = chain["filters"][0]["typedConfig"]
+        manager = chain["filters"][-1]["typedConfig"]
         if rds := manager.pop("rds", None):
             manager["routeConfig"] = {**routes[rds["routeConfigName"]], "validateClusters": False}

@@ -156,8 +156,10 @@ def collector(given: gloo.OpenTelemetryGrpcCollector | None, scope: Scope) -> co
     google = core.GrpcServiceGoogleGrpc(target_uri=given.endpoint, stat_prefix=STAT_PREFIX)
     if not given.insecure:
         google.channel_credentials = core.GrpcServiceGoogleGrpcChannelCredentials(
-            ssl_credentials=core.GrpcServiceGoogleGrpcSslCredentials()
+            ssl_credentials=certificates(given.ssl_config, within(scope, "sslConfig"))
         )
+    elif given.ssl_config is not None:
+        scope.error("sslConfig", "contradicts insecure")
     if given.authority:
         authority = core.GrpcServiceGoogleGrpcChannelArgsValue(string_value=given.authority)
         google.channel_args = core.GrpcServiceGoogleGrpcChannelArgs(args={AUTHORITY: authority})
@@ -165,6 +167,35 @@ def collector(given: gloo.OpenTelemetryGrpcCollector | None, scope: Scope) -> co
         core.HeaderValue(key=name.lower(), value=given.headers[name]) for name in sorted(given.headers)
     ]
     return core.GrpcService(google_grpc=google, timeout=given.timeout, initial_metadata=headers)
+
+
+def certificates(
+    given: gloo.UpstreamSslConfig | None, scope: Scope
+) -> core.GrpcServiceGoogleGrpcSslCredentials:
+    """In files, since nothing else can be given to Google's gRPC but the keys themselves."""
+    found = core.GrpcServiceGoogleGrpcSslCredentials()
+    if given is None:
+        return found
+    if given.ssl_files is None:
+        scope.error("sslFiles", "required; a secretRef or sds cannot be handed to the gRPC of this collector")
+        return found
+    if given != gloo.UpstreamSslConfig(ssl_files=given.ssl_files):
+        scope.error("", "takes nothing but sslFiles")
+    files = given.ssl_files
+    if bool(files.tls_cert) != bool(files.tls_key):
+        scope.error("sslFiles", "a certificate and its key go together: tlsCert, tlsKey")
+    if files.ocsp_staple:
+        scope.error("sslFiles.ocspStaple", "goes with the certificate of a server")
+    for name, path, attribute in (
+        ("rootCa", files.root_ca, "root_certs"),
+        ("tlsCert", files.tls_cert, "cert_chain"),
+        ("tlsKey", files.tls_key, "private_key"),
+    ):
+        if problem := checks.text_value(path):
+            scope.error(f"sslFiles.{name}", problem)
+        if path:
+            setattr(found, attribute, core.DataSource(filename=path))
+    return found
 
 
 def any_value(given: object, scope: Scope) -> otel_common.AnyValue:
@@ -206,7 +237,7 @@ READS = {
     **dict.fromkeys(
         ("AccessLoggingService", "AccessLog", "FileSink", "AccessLogGrpcService", "OpenTelemetryService"), ALL
     ),
-    "OpenTelemetryGrpcCollector": ("endpoint", "authority", "headers", "insecure", "timeout"),
+    "OpenTelemetryGrpcCollector": ALL,
 }
 FEATURES = (
     Feature(name="accessLoggingService", reads=READS, on_any_listener=log_requests),

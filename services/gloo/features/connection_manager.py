@@ -49,7 +49,7 @@ def speak(given: gloo.HttpConnectionManagerSettings, scope: Scope) -> Patch:
         **{attribute: getattr(given, attribute) for attribute in OWN_TIMES.values()},
         "codec_type": hcm.HttpConnectionManagerCodecType(given.codec_type),
         "common_http_protocol_options": common_options(given),
-        "http_protocol_options": http1_options(given),
+        "http_protocol_options": http1_options(given, scope),
         "http2_protocol_options": http2_options(given.http2_protocol_options, scope),
         **addresses(given, scope),
         "via": given.via or "",
@@ -121,7 +121,10 @@ def common_options(given: gloo.HttpConnectionManagerSettings) -> core.HttpProtoc
     return found if found != core.HttpProtocolOptions() else None
 
 
-def http1_options(given: gloo.HttpConnectionManagerSettings) -> core.Http1ProtocolOptions | None:
+def http1_options(
+    given: gloo.HttpConnectionManagerSettings, scope: Scope
+) -> core.Http1ProtocolOptions | None:
+    validation = scope.options.header_validation_settings or gloo.HeaderValidationSettings()
     found = core.Http1ProtocolOptions(
         accept_http_10=bool(given.accept_http_10),
         default_host_for_http_10=given.default_host_for_http_10 or "",
@@ -131,6 +134,7 @@ def http1_options(given: gloo.HttpConnectionManagerSettings) -> core.Http1Protoc
             proper_case=given.proper_case_header_key_format,
             preserve_case=given.preserve_case_header_key_format,
         ),
+        allow_custom_methods=validation.disable_http1_method_validation is not None,
     )
     return found if found != core.Http1ProtocolOptions() else None
 
@@ -243,6 +247,11 @@ def early_changes(
     return [core.TypedExtensionConfig(name=EARLY, typed_config=pack(config))] if changes else []
 
 
+def validate(given: gloo.HeaderValidationSettings, scope: Scope) -> Patch:
+    """Taken into account above, as Envoy has it among the options of HTTP/1."""
+    return Patch()
+
+
 def default(policy: Policy) -> gloo.HttpConnectionManagerSettings:
     """No HTTP listener is without a connection manager."""
     return gloo.HttpConnectionManagerSettings()
@@ -276,4 +285,5 @@ FEATURES = (
         default=default,
         on_listener=speak,
     ),
+    Feature(name="headerValidationSettings", reads={"HeaderValidationSettings": ALL}, on_listener=validate),
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import betterproto2
 
@@ -16,8 +16,10 @@ from protos import gloo
 from protos.envoy import core, hcm, listener, proxy_protocol, raw_buffer, tcp_stats, tls_inspector
 from services.gloo import checks
 from services.gloo.features import FEATURES
+from services.gloo.features.custom_filters import check_custom, placed
+from services.gloo.features.network_limits import NAMES as NETWORK_LIMITS
 from services.gloo.features.sockets import PROXY_PROTOCOL
-from services.gloo.plugin import Policy, Reader, Scope, read_nothing
+from services.gloo.plugin import Patch, Policy, Reader, Scope, read_nothing, within
 from services.gloo.resources import Resource, resource
 from services.gloo.translator.ads import ADS
 from services.gloo.translator.consul import ConsulSelection
@@ -30,6 +32,8 @@ from services.gloo.translator.filter_chains import (
     translate_chains,
 )
 from services.gloo.translator.names import HTTP_STAT_PREFIX, route_configuration_name
+from services.gloo.translator.network import network_filters as first_filters
+from services.gloo.translator.network import packed
 from services.gloo.translator.patches import Joined, join_patches
 from services.gloo.translator.secret import names_asked_for
 from services.gloo.translator.sources import Origin, Reports, attribute, origins_of
@@ -44,6 +48,7 @@ CONNECTION_MANAGER = "envoy.filters.network.http_connection_manager"
 RAW_BUFFER = "envoy.transport_sockets.raw_buffer"
 TCP_STATS = "envoy.transport_sockets.tcp_stats"
 TLS_INSPECTOR = "envoy.filters.listener.tls_inspector"
+HTTP_FILTERS = frozenset(each.filter.name for each in FEATURES if each.filter is not None)
 MAX_STAT_PREFIX = 255
 
 
@@ -91,6 +96,7 @@ def translate_listener(
     scope = Scope(path="httpListener.options", report=report, policy=policy, read=read)
     joined = join_patches("on_listener", options, scope)
     joined.fields |= frame.manager
+    joined.add(own_filters(given.http_listener or gloo.HttpListener(), replace(scope, path="httpListener")))
     if conflict:
         report.error("", conflict)
     origins = origins_of(given)
@@ -175,6 +181,15 @@ def check_listener(given: gloo.Listener, report: Report) -> None:
         report.error("httpListener.statPrefix", problem)
 
 
+def own_filters(given: gloo.HttpListener, scope: Scope) -> Patch:
+    """Filters in Envoy's own words; *scope* is that of the HTTP listener."""
+    check_custom(given.custom_http_filters, HTTP_FILTERS, within(scope, "customHttpFilters"))
+    ours = (*NETWORK_LIMITS, CONNECTION_MANAGER)
+    check_custom(given.custom_network_filters, ours, within(scope, "customNetworkFilters"))
+    own = placed(given.custom_http_filters)
+    return Patch(waiting=tuple(own), filters={each.name: each.config for each in own})
+
+
 def build_listener(
     given: gloo.Listener, http: gloo.HttpListener, joined: Joined, frame: Joined, chains: Sequence[Chain] = ()
 ) -> listener.Listener:
@@ -230,7 +245,8 @@ def counting(socket: core.TransportSocket | None) -> core.TransportSocket:
 def network_filters(routes: str, http: gloo.HttpListener, joined: Joined) -> list[listener.Filter]:
     """What takes connections of HTTP; *routes* is the name of their route configuration."""
     manager = build_manager(routes, http, joined)
-    return [listener.Filter(name=CONNECTION_MANAGER, typed_config=pack(manager))]
+    first = first_filters(joined.network, http.custom_network_filters)
+    return [*first, listener.Filter(name=CONNECTION_MANAGER, typed_config=pack(manager))]
 
 
 def build_manager(routes: str, http: gloo.HttpListener, joined: Joined) -> hcm.HttpConnectionManager:
@@ -253,7 +269,7 @@ def http_filters(joined: Joined) -> list[hcm.HttpFilter]:
     return [
         hcm.HttpFilter(
             name=each.name,
-            typed_config=pack(joined.filters.get(each.name, each.config)),
+            typed_config=packed(joined.filters.get(each.name, each.config)),
             disabled=each.name not in joined.filters,
         )
         for each in sorted(declared.values(), key=lambda each: each.place)

@@ -30,6 +30,7 @@ class Joined:
     protocol: dict[str, Any] = field(default_factory=dict)
     manager: dict[str, Any] = field(default_factory=dict)
     filters: dict[str, betterproto2.Message] = field(default_factory=dict)
+    network: dict[str, betterproto2.Message] = field(default_factory=dict)
     waiting: list[HttpFilter] = field(default_factory=list)
     clusters: set[str] = field(default_factory=set)
     forwarding: list[str] = field(default_factory=list)  # the options that concern the upstream
@@ -43,6 +44,7 @@ class Joined:
             (self.protocol, patch.protocol),
             (self.manager, patch.manager),
             (self.filters, patch.filters),
+            (self.network, patch.network),
         )
         for mine, theirs in pairs:
             for name, value in theirs.items():

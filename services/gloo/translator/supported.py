@@ -24,6 +24,7 @@ NOT_YET = "not supported yet"
 ENTERPRISE = "enterprise feature, not supported"
 
 BOOKKEEPING = ("metadata", "status", "namespacedStatuses")
+OWN = ("statPrefix", "customHttpFilters", "customNetworkFilters")
 READ: Mapping[str, tuple[str, ...]] = {
     "Proxy": ("listeners", *BOOKKEEPING),
     "Listener": (
@@ -35,11 +36,13 @@ READ: Mapping[str, tuple[str, ...]] = {
     "SourceMetadata": ALL,
     "SourceMetadata.SourceRef": ALL,
     "ResourceRef": ALL,
-    "HttpListener": ("virtualHosts", "options", "statPrefix", "metadata", "metadataStatic"),
+    "HttpListener": ("virtualHosts", "options", *OWN, "metadata", "metadataStatic"),
     "HttpListenerOptions": tuple(feature.name for feature in FEATURES if feature.on_listener),
-    "TcpListener": ("tcpHosts", "options", "statPrefix"),
-    "TcpListenerOptions": ("tcpProxySettings",),
-    "TcpProxySettings": ("maxConnectAttempts", "idleTimeout", "tunnelingConfig"),
+    "CustomEnvoyFilter": ALL,
+    "FilterStage": ALL,
+    "TcpListener": ALL,
+    "TcpListenerOptions": ALL,
+    "TcpProxySettings": ALL,
     "TcpProxySettings.TunnelingConfig": ALL,
     "TcpHost": ALL,
     "TcpHost.TcpAction": ALL,
@@ -160,6 +163,14 @@ REFUSED: Mapping[tuple[str, str], str] = {
     **dict.fromkeys(
         (("TransformationStages", "logRequestResponseInfo"), ("Transformation", "logRequestResponseInfo")),
         "not supported; use access logs, or the log of the service behind",
+    ),
+    **dict.fromkeys(
+        (
+            *(("ListenerOptions", "extensions"), ("HttpListenerOptions", "extensions")),
+            *(("VirtualHostOptions", "extensions"), ("RouteOptions", "extensions")),
+            ("WeightedDestinationOptions", "extensions"),
+        ),
+        "settings of Gloo's plugins, of which there are none; each feature has an option of its own",
     ),
     ("ResponseMatch", "responseCodeDetails"): "not supported; match the answer's headers, :status is one",
     ("TransformationTemplate", "spanTransformer"): "not supported; name spans by the route's tracing options",

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 
 from protos import gloo
 from protos.envoy import listener, route, sni_cluster, tcp_proxy
 from services.gloo import checks
+from services.gloo.features import network_limits
+from services.gloo.features.custom_filters import check_custom
 from services.gloo.features.headers import added
 from services.gloo.features.tunnel import HOST_AND_PORT
-from services.gloo.plugin import Scope
+from services.gloo.plugin import Scope, within
 from services.gloo.resources import Resource
 from services.gloo.translator.destination import Found, translate_action
 from services.gloo.translator.names import TCP_STAT_PREFIX, ref_of
+from services.gloo.translator.network import network_filters
+from services.gloo.translator.patches import Joined
 from services.gloo.translator.ssl import downstream_tls, sni_problem, tls_socket
 from services.gloo.translator.supported import refuse_unread
 from shared.codec.encode import pack
@@ -26,6 +31,7 @@ from shared.report import Report
 
 TCP_PROXY = "envoy.filters.network.tcp_proxy"
 SNI_CLUSTER = "envoy.filters.network.sni_cluster"
+SHORTEST = timedelta(milliseconds=1)  # between two records of a connection in an access log
 EVERY_NAME = ""
 
 
@@ -44,12 +50,13 @@ def translate_tcp(
     """The chains of *given*; what is wrong with all of them goes to *scope*. *served* is the listener as it
     was before: who had a name then keeps it. *fields* are more of Envoy's TcpProxy."""
     settings = {**proxy_settings(given, scope), **fields}
+    first = first_filters(given, scope)
     before = chains_of(served) if served is not None else {}
     done, taken = TcpChains(), dict[str, str]()
     made: dict[str, listener.FilterChain | None] = {}
     for i in sorted(range(len(given.tcp_hosts)), key=lambda i: given.tcp_hosts[i].name not in before):
         host, report = given.tcp_hosts[i], Report()
-        chain = translate_host(host, settings, replace(scope, path="", report=report), done.found)
+        chain = translate_host(host, first, settings, replace(scope, path="", report=report), done.found)
         clashes = [name for name in names_of(chain) if name in taken]
         for name in clashes:
             what = f"{name} goes" if name else "needed: all other names go"
@@ -70,9 +77,13 @@ def translate_tcp(
 
 
 def translate_host(
-    host: gloo.TcpHost, settings: Mapping[str, Any], scope: Scope, found: Found
+    host: gloo.TcpHost,
+    first: Sequence[listener.Filter],
+    settings: Mapping[str, Any],
+    scope: Scope,
+    found: Found,
 ) -> listener.FilterChain | None:
-    """The chain of one host, None when there is a mistake in it."""
+    """The chain of one host, with *first* before the proxy; None when there is a mistake in it."""
     refuse_unread(host, scope.report)
     if not host.name:
         scope.error("name", "required")
@@ -80,7 +91,7 @@ def translate_host(
         scope.error("name", problem)
     to = destination(host.destination, scope, found)
     broken = bool(scope.report.errors)  # a Secret with a problem has a last good version: no reason to refuse
-    chain = listener.FilterChain(name=host.name, filters=list(filters(to, settings)))
+    chain = listener.FilterChain(name=host.name, filters=[*first, *filters(to, settings)])
     return chain if encrypt(chain, host.ssl_config, scope) and not broken else None
 
 
@@ -172,10 +183,36 @@ def proxy_settings(given: gloo.TcpListener, scope: Scope) -> dict[str, Any]:
         scope.error("maxConnectAttempts", "must be more than 0")
     fields["idle_timeout"] = settings.idle_timeout
     fields["max_connect_attempts"] = settings.max_connect_attempts
+    if settings.access_log_flush_interval is not None:
+        fields["access_log_options"] = flushing(settings.access_log_flush_interval, scope)
     if settings.tunneling_config is not None:
         at = replace(scope, path=f"{scope.path}.tunnelingConfig")
         fields["tunneling_config"] = tunnel(settings.tunneling_config, at)
     return fields
+
+
+def flushing(interval: timedelta, scope: Scope) -> tcp_proxy.TcpProxyTcpAccessLogOptions:
+    if interval < SHORTEST:
+        scope.error("accessLogFlushInterval", "must be 1ms or more")
+    elif problem := checks.duration(interval):
+        scope.error("accessLogFlushInterval", problem)
+    return tcp_proxy.TcpProxyTcpAccessLogOptions(access_log_flush_interval=interval)
+
+
+def first_filters(given: gloo.TcpListener, scope: Scope) -> list[listener.Filter]:
+    """What connections pass before the proxy, whatever the host; the limits are those of HTTP listeners."""
+    options, limits = given.options or gloo.TcpListenerOptions(), Joined()
+    if options.connection_limit is not None:
+        at = within(scope, "options.connectionLimit")
+        limits.add(network_limits.limit_connections(options.connection_limit, at))
+    if options.local_ratelimit is not None:
+        at = within(scope, "options.localRatelimit")
+        limits.add(network_limits.limit_new_connections(options.local_ratelimit, at))
+    ours = (*network_limits.NAMES, SNI_CLUSTER, TCP_PROXY)
+    check_custom(given.custom_network_filters, ours, within(scope, "customNetworkFilters"))
+    with scope.report.collect():
+        return network_filters(limits.network, given.custom_network_filters)
+    return []
 
 
 def tunnel(config: gloo.TcpProxySettingsTunnelingConfig, scope: Scope) -> tcp_proxy.TcpProxyTunnelingConfig:

@@ -14,6 +14,7 @@ from grpclib.const import Cardinality, Handler
 from grpclib.encoding.base import CodecBase
 from grpclib.server import Server, Stream
 
+from tests.support.certificates import Authority, server_context
 from tests.support.envoy import Envoy, running_envoy
 from tests.support.golden import static_resources, translate_world
 from tests.support.ports import free_ports
@@ -171,6 +172,41 @@ async def test_requests_and_connections_are_told_of(tmp_path: Path, collector: t
         assert collector[0].token == "abc"
         assert await envoy.stats("tcp_stats"), "the operating system's statistics are kept"
     assert (await lines(tmp_path / "connections", 1))[0] == "HTTP/1.1"
+
+
+async def test_a_collector_is_told_over_mutual_tls(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    server, ours = authority.issue("collector", "IP:127.0.0.1"), authority.issue("envoy", "DNS:envoy")
+    tls = server_context(server, clients=authority)
+    tls.set_alpn_protocols(["h2"])
+    found, (collecting, port, admin) = Collector(), free_ports(3)
+    listening = Server([found], codec=Bytes())
+    await listening.start("127.0.0.1", collecting, ssl=tls)
+    files = {"rootCa": str(authority.cert), "tlsCert": str(ours.cert), "tlsKey": str(ours.key)}
+    to = {"endpoint": f"127.0.0.1:{collecting}", "sslConfig": {"sslFiles": files}}
+    log = {"logName": "mine", "collector": to, "body": {"stringValue": "asked for %REQ(:PATH)%"}}
+    here = {"matchers": [{"prefix": "/"}], "directResponseAction": {"status": 200}}
+    listener = {
+        "name": "requests",
+        "bindAddress": "127.0.0.1",
+        "bindPort": 1,
+        "options": {"accessLoggingService": {"accessLog": [{"openTelemetryService": log}]}},
+        "httpListener": {"virtualHosts": [{"name": "all", "routes": [here]}]},
+    }
+    world, reports = translate_world({"proxy": {"listeners": [listener]}})
+    assert all(report.clean for report in reports.values()), reports
+    bootstrap = {
+        "node": {"id": "envoy", "cluster": "gateway"},
+        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin}}},
+        "static_resources": static_resources({"": world}, port=port),
+    }
+    async with running_envoy(tmp_path, bootstrap) as envoy:
+        await envoy.get(port, "/secret")
+
+        told = lambda: found.told["open_telemetry"]  # noqa: E731
+        await eventually(told, until=lambda said: b"asked for /secret" in said)
+    listening.close()
+    await listening.wait_closed()
 
 
 async def ask(envoy: Envoy, port: int, proxied: int) -> None:

@@ -126,7 +126,7 @@ def test_every_table_speaks_of_fields_there_are() -> None:
 
 def test_enterprise_fields_are_called_so() -> None:
     assert verdict("RouteOptions", "waf") == (ENTERPRISE, True)
-    assert verdict("RouteOptions", "extensions") == (NOT_YET, True)
+    assert verdict("RouteOptions", "extensions") == (REFUSED["RouteOptions", "extensions"], True)
 
 
 def test_a_message_without_unread_fields_costs_nothing() -> None:
