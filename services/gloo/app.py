@@ -18,6 +18,7 @@ from shared.runtime.service import Context, run
 SETTINGS_USED = (
     "consul",
     "consulDiscovery",
+    "consulKvArtifactSource",
     "consulKvSource",
     "discovery",
     "discoveryNamespace",

@@ -42,7 +42,7 @@ from shared.incremental.units import Key, Units
 from shared.ref import Ref, Source
 from shared.report import Report
 from shared.runtime.breath import Breath
-from shared.store.keys import PROXY, UPSTREAM, UPSTREAM_GROUP, Kind
+from shared.store.keys import ARTIFACT, PROXY, UPSTREAM, UPSTREAM_GROUP, Kind
 from shared.store.objects import Stored
 
 SECRET_KIND = "Secret"
@@ -107,6 +107,7 @@ class Pipeline:
         self._wanted: frozenset[ConsulSelection] = frozenset()  # of these, those wanted now
         self.proxies = Proxies(policy, self._memory, lambda ref, secret: takes(role_of(ref), secret))
         self.reports: dict[Source, Report] = {}
+        self.artifacts_wanted = False  # whether something refers to one
         self._policy = policy
         self._read: dict[tuple[str, Ref], Any] = {}  # the messages that units may read
         self._groups: Units[Ref, Report] = Units(
@@ -141,6 +142,7 @@ class Pipeline:
         looked_at: set[Key] = {
             (SECRET_KIND, ref) for ref, answer in changes.secrets.items() if self.secrets.take(ref, answer)
         }
+        self._take_artifacts(changes, looked_at)
         put, drop = await self._take_upstreams(changes, looked_at, outcome)
         self._take_groups(changes, looked_at, outcome)
         built, removed = await self._take_proxies(changes, looked_at, outcome)
@@ -224,6 +226,16 @@ class Pipeline:
             self._report(source, self.clusters.reports.get(source.ref), outcome)
         return put, drop
 
+    def _take_artifacts(self, changes: Changes, looked_at: set[Key]) -> None:
+        """Nothing is said of an Artifact itself; who refers to a broken one is told what is wrong with it."""
+        for ref, stored in changes.put.get(ARTIFACT, {}).items():
+            found = stored.message if stored.message is not None else str(stored.report.errors[0])
+            if self._read.get((ARTIFACT.name, ref)) is not found:
+                self._read[ARTIFACT.name, ref] = found
+                looked_at.add((ARTIFACT.name, ref))
+        for ref in changes.gone.get(ARTIFACT, ()):
+            self._lose(ARTIFACT, ref, looked_at)
+
     def _take_groups(self, changes: Changes, looked_at: set[Key], outcome: Outcome) -> None:
         units = set()
         for ref, stored in changes.put.get(UPSTREAM_GROUP, {}).items():
@@ -296,6 +308,8 @@ class Pipeline:
             outcome.reported.add(source)
 
     def _get(self, key: Any) -> object:
+        if key[0] == ARTIFACT.name:
+            self.artifacts_wanted = True
         return self.secrets.known.get(key[1]) if key[0] == SECRET_KIND else self._read.get(key)
 
     def _told(self, held: Held, text: str) -> Reports:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -31,12 +32,13 @@ from shared.ref import Ref, Source
 from shared.runtime.identity import member_value
 from shared.runtime.service import Context
 from shared.runtime.settle import Settle
-from shared.store.keys import DEFAULT_ROOT, PROXY, UPSTREAM, UPSTREAM_GROUP, Kind, prefix
+from shared.store.keys import ARTIFACT, DEFAULT_ROOT, PROXY, UPSTREAM, UPSTREAM_GROUP, Kind, prefix
 from shared.store.watch import watch_objects
 
 log = logging.getLogger(__name__)
 
 KINDS = (PROXY, UPSTREAM, UPSTREAM_GROUP)
+ARTIFACT_SECONDS = 5.0  # that the first reference to an Artifact may hold up what goes with it
 SECRET_SECONDS = 5.0  # that new references to secrets may hold up what goes with them
 FILES_SECONDS = 10.0
 MEMBER_TTL = 15.0  # seconds; membership here tells people, and whom a refusal is left to
@@ -50,6 +52,8 @@ class Session:
         self._consul = consul
         self._lasting = lasting
         self._root = (settings.consul_kv_source.root_key if settings.consul_kv_source else "") or DEFAULT_ROOT
+        artifacts = settings.consul_kv_artifact_source
+        self._artifact_root = (artifacts.root_key if artifacts else "") or self._root
         namespace = settings.discovery_namespace or "gloo-system"
         watched = set(settings.watch_namespaces)
         everywhere = not watched or bool(watched & {"", "*"})
@@ -77,6 +81,7 @@ class Session:
         lasting.feedback.trace = self._pipeline.trace
         self._changes = Changes()
         self._news = asyncio.Event()
+        self._wants_artifacts, self._has_artifacts = asyncio.Event(), asyncio.Event()
         self._watches = {kind.name: WatchState(kind.name) for kind in KINDS}
         self._waiting: set[str] = {kind.name for kind in KINDS} | {"endpoints", "refusals"}
         self._blamed: Set[Source] = frozenset()
@@ -117,7 +122,8 @@ class Session:
         self._tell_readiness()
         async with asyncio.TaskGroup() as tasks:
             for kind in KINDS:
-                tasks.create_task(self._watch(kind), name=f"watch {kind}")
+                tasks.create_task(self._watch(kind, self._root), name=f"watch {kind}")
+            tasks.create_task(self._watch_artifacts(), name="watch Artifact")
             tasks.create_task(self._endpoints.run(), name="endpoints")
             tasks.create_task(self._secrets.run(), name="secrets")
             tasks.create_task(self._look_for_files(), name="files")
@@ -164,10 +170,16 @@ class Session:
 
     # -- what comes in
 
-    async def _watch(self, kind: Kind) -> None:
+    async def _watch_artifacts(self) -> None:
+        """Artifacts are read once something refers to one, and from then on."""
+        await self._wants_artifacts.wait()
+        self._watches[ARTIFACT.name] = WatchState(ARTIFACT.name)
+        await self._watch(ARTIFACT, self._artifact_root)
+
+    async def _watch(self, kind: Kind, root: str) -> None:
         watching = watch_objects(
             self._consul.kv,
-            self._root,
+            root,
             kind,
             namespaces=self._namespaces,
             options=WatchOptions(holds=self._holds),
@@ -176,6 +188,8 @@ class Session:
         async for change in watching:
             self._speaker.withdraw(kind, change.gone)
             self._changes.add(kind, change.put, change.gone)
+            if kind is ARTIFACT:
+                self._has_artifacts.set()
             self._arrived(kind.name)
 
     def _endpoints_changed(self, services: Set[str]) -> None:
@@ -214,6 +228,9 @@ class Session:
                 changes, self._changes = self._changes, Changes()
                 outcome.add(await self._pipeline.apply(changes))
                 self._speaker.take_over(changes)
+                if await self._lacks_artifacts(outcome) and not ready and not self._lasting.restored:
+                    self._context.admin.ready("snapshot", False, "waiting for Consul: Artifact")
+                    continue
                 if await self._lacks_secrets(outcome) and not ready and not self._lasting.restored:
                     self._context.admin.ready("snapshot", False, self._secrets.why_unread)
                     continue
@@ -227,6 +244,20 @@ class Session:
                         extra={"role": role},
                     )
                 self._context.admin.ready("snapshot", True)
+
+    async def _lacks_artifacts(self, outcome: Outcome) -> bool:
+        """Once something refers to an Artifact, have them read before anybody hears of it; whether that did
+        not succeed."""
+        if not self._pipeline.artifacts_wanted or self._has_artifacts.is_set():
+            return False
+        self._wants_artifacts.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ARTIFACT_SECONDS):
+                await self._has_artifacts.wait()
+        changes, self._changes = self._changes, Changes()
+        outcome.add(await self._pipeline.apply(changes))
+        self._speaker.take_over(changes)
+        return not self._has_artifacts.is_set()
 
     async def _lacks_secrets(self, outcome: Outcome) -> bool:
         """Have what is newly referred to read before anybody hears of it; whether that did not succeed.
