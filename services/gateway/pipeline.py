@@ -25,6 +25,7 @@ from shared.consul.election import Election
 from shared.consul.holds import Holds
 from shared.ref import Source
 from shared.runtime.breath import Breath
+from shared.runtime.lull import Lull
 from shared.runtime.settle import Settle
 from shared.store.status import StatusWriter, parse_state
 from shared.store.store import Store
@@ -35,9 +36,11 @@ log = logging.getLogger(__name__)
 COLLECT_SECONDS = 300.0
 STATUS_PAUSE = 0.1
 """Seconds between two rounds of statuses in a burst: each wakes the watches that are to hear of edits."""
-REPORT_LINGER = 0.05
-"""Seconds that findings wait: gloo mostly has its say within them, so that one status does for both, and an
-edit has its way to Envoy to itself."""
+QUIET = 0.05
+"""Seconds without an edit before statuses are told: gloo mostly has its say within them, so that one status
+does for both, and an edit has its way to Envoy to itself."""
+REPORT_WITHIN = 1.0
+"""Seconds that statuses wait at most while edit follows edit."""
 
 Ready = Callable[[bool, str], None]
 
@@ -64,6 +67,7 @@ class Pipeline:
         self.translation = Translation(namespace, rules)
         self.feedback = Feedback(namespace)
         self._inputs = inputs
+        self._lull = Lull(QUIET, REPORT_WITHIN)
         self._election = election
         self._sink = sink
         self._statuses = statuses
@@ -77,6 +81,7 @@ class Pipeline:
         self._whole = asyncio.Lock()
         self._untold: set[Source] = set()
         self._states: dict[Source, str] = {}
+        self._told: dict[Source, Mapping[str, object]] = {}
         self._unwritten: set[Source] = set()
         self._known_failures: dict[Unit, Exception] = {}
         self._translating = metrics.histogram(
@@ -107,6 +112,7 @@ class Pipeline:
             await self._adopt()
         self._started, self._leads = True, leads
         self._leading.set(leads)
+        self._lull.note()
         began = time.perf_counter()
         changes = self._inputs.take_changes()
         touched = await self._update(changes)
@@ -184,7 +190,7 @@ class Pipeline:
         settle = Settle(least=STATUS_PAUSE)
         while True:
             await self._inputs.news.wait()
-            await asyncio.sleep(REPORT_LINGER)
+            await self._lull.wait()
             async with settle:
                 self._inputs.news.clear()
                 await self._tell()
@@ -210,7 +216,12 @@ class Pipeline:
             status, index = (proxy.status, proxy.index) if proxy else (None, 0)
             members = partial(self.translation.members, name)
             self._untold |= self.feedback.observe(name, index, status, members)
-        self._untold |= self._inputs.take_restated()
+        self._untold |= {source for source in self._inputs.take_restated() if not self._stands(source)}
+
+    def _stands(self, source: Source) -> bool:
+        """Whether the object's status is the very one that was told last."""
+        stored, told = self._inputs.objects.get(source), self._told.get(source)
+        return stored is not None and told is not None and stored.status(self._namespace) == told
 
     def _tell_of(self, source: Source) -> None:
         if source in self._unwritten:
@@ -219,11 +230,13 @@ class Pipeline:
         stored, known = self._inputs.objects.get(source), self.translation.objects.get(source)
         if stored is None or known is None or not stored.same_spec(known):
             self._count(source, None)
+            self._told.pop(source, None)
             return  # gone, or edited again: the translation has it before it next
         status = self.feedback.status(
             stored, self.translation.report(source), self.translation.shares(source), self._sink.foreign
         )
         self._statuses.submit(stored, status)
+        self._told[source] = status
         self._count(source, status["state"])
 
     def _count(self, source: Source, state: str | None) -> None:

@@ -48,7 +48,6 @@ class QueryRead:
     index: int
     body: Any
     size: int
-    spent: float
 
 
 async def watch_prefix(
@@ -179,14 +178,14 @@ class _PrefixWatch:
             reads(read, pace, options=self._options, state=self._state, wait=self._wait)
         ) as listings:
             async for listing in listings:
-                began = time.monotonic()
+                began, used = time.monotonic(), time.thread_time()
                 history = self._holds.history if self._holds is not None else 0
                 change = ledger.take(listing.index, listing.rows, began, history=history, owed=self._owed)
                 pace.doubtful, pace.fruitless = ledger.doubts(began), change is None
                 self._tell_held()
                 self._state.held_reads += bool(ledger.held)
                 self._state.objects = sum(len(each.known) for each in self.ledgers.values())
-                pace.worked = time.monotonic() - began
+                pace.worked = time.thread_time() - used
                 pace.parts = len(self.ledgers)
                 yield _PartRead(part, listing, change)
 
@@ -285,7 +284,7 @@ async def watch_query(
         answer = await consul.read(
             path, params, index=index, wait=options.wait, consistency=consistency, watching=True
         )
-        return QueryRead(answer.index, parse(answer, f"GET {path}"), len(answer.body), answer.spent)
+        return QueryRead(answer.index, parse(answer, f"GET {path}"), len(answer.body))
 
     pace, empty = Pace(), False
     wait = options.wait or consul.configuration.wait

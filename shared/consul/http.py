@@ -8,7 +8,6 @@ each, and token, datacenter and namespace go with every request.
 from __future__ import annotations
 
 import asyncio
-import time
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -38,13 +37,12 @@ IDLE = 75.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A usable answer (2xx, 404 or 409). ``index`` is 0 without the header; ``spent`` is the body's time."""
+    """A usable answer (2xx, 404 or 409). ``index`` is 0 without the header."""
 
     status: int
     index: int
     body: bytes
     headers: Mapping[str, str]
-    spent: float
 
     def json(self) -> Any:
         return orjson.loads(self.body)
@@ -94,14 +92,12 @@ class Http(consul.base.HTTPClient):  # type: ignore[misc]
                     server_hostname=self._config.server_name or None,
                 ) as response,
             ):
-                began = time.monotonic()
                 content = await response.read()
                 answer = Answer(
                     response.status,
                     _index(response.headers.get("X-Consul-Index", "")),
                     content,
                     response.headers,
-                    time.monotonic() - began,
                 )
         except TimeoutError as error:
             raise ConsulUnavailable(operation, f"no answer within {deadline:.0f} s") from error

@@ -35,12 +35,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One answer to a recursive read, and what it cost: bytes, and seconds after the headers came."""
+    """One answer to a recursive read; *size* is its bytes."""
 
     index: int
     rows: list[RawRow]
     size: int
-    spent: float
 
 
 class KV:
@@ -91,7 +90,7 @@ class KV:
             operation=operation,
         )
         rows = cast("list[RawRow] | None", parse(answer, operation))
-        return Listing(answer.index, rows or [], len(answer.body), answer.spent)
+        return Listing(answer.index, rows or [], len(answer.body))
 
     async def keys(self, prefix: str) -> Sequence[str]:
         """The keys under *prefix*, without their values."""

@@ -25,6 +25,7 @@ from shared.errors import ConsulDenied, ConsulError, ConsulRefused, ConsulUnavai
 log = logging.getLogger(__name__)
 
 EARLY = 0.9  # of the wait
+SECONDS_A_BYTE = 1e-8  # of a processor, that an answer takes Consul to make and us to read
 MOST_FOR_OTHERS = 0.1  # seconds that one part of a watch pauses so that all parts take no more time than one
 
 
@@ -104,8 +105,6 @@ class Read(Protocol):
     def index(self) -> int: ...
     @property
     def size(self) -> int: ...
-    @property
-    def spent(self) -> float: ...
 
 
 R = TypeVar("R", bound=Read)
@@ -113,8 +112,8 @@ R = TypeVar("R", bound=Read)
 
 @dataclass(slots=True)
 class Pace:
-    """What the taker of an answer tells the loop: how long it worked, what it made of the answer, and how
-    many parts the watch has."""
+    """What the taker of an answer tells the loop: the processor time it took, what it made of the answer, and
+    how many parts the watch has."""
 
     worked: float = 0.0
     parts: int = 1
@@ -165,7 +164,7 @@ async def reads(
             index = 0
             await asyncio.sleep(options.hold_pause)
             continue
-        gap = 4 * (answer.spent + pace.worked)
+        gap = 4 * (answer.size * SECONDS_A_BYTE + pace.worked)
         gap = max(gap, min(gap * pace.parts, MOST_FOR_OTHERS), options.min_gap)
         if fruitless:
             gap = max(gap, options.min_gap * 2.0 ** min(fruitless, 20))

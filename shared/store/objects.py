@@ -19,7 +19,8 @@ from shared.store.reuse import reuse
 from shared.store.spec import fingerprint, spec_of, status_in
 
 LONG_BYTES: Final = 20_000
-"""What takes some milliseconds to read or to change as YAML, or to decode."""
+"""What takes some milliseconds to read or to change as YAML."""
+LONG_TO_DECODE: Final = 100_000
 JSON_IS_FASTER: Final = 2
 
 P = ParamSpec("P")
@@ -148,8 +149,8 @@ async def _decode(
 ) -> Stored:
     """``with_message``, in a thread when there is much to decode that *previous* has no message of."""
     known = previous is not None and previous.message is not None
-    much = new_bytes if known else len(stored.raw) if whole is None else LONG_BYTES + 1
-    if much <= LONG_BYTES:
+    much = new_bytes if known else len(stored.raw) if whole is None else LONG_TO_DECODE + 1
+    if much <= LONG_TO_DECODE:
         return with_message(stored, previous, whole)
     return await asyncio.to_thread(with_message, stored, previous, whole)
 

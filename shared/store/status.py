@@ -22,6 +22,7 @@ from shared.errors import ConsulConflict, ConsulRefused, InvalidDocument
 from shared.ref import Ref
 from shared.report import Problem, Report
 from shared.runtime.breath import Breath
+from shared.runtime.settle import Settle
 from shared.store.keys import Kind, status_key, status_prefix
 from shared.store.kv import MOST_BYTES, MOST_VALUE_BYTES, Fence, KeyValues, batches, body_bytes
 from shared.store.objects import Stored, aside, read_value
@@ -146,7 +147,9 @@ class StatusWriter:
     """Writes submitted statuses in batches; of several for one object the last counts.
 
     While *fence* gives None this process does not lead: submissions wait, and ``wake`` after a change of
-    leadership has them looked at again. *namespace* is ours in documents with namespaced statuses.
+    leadership has them looked at again. *namespace* is ours in documents with namespaced statuses. *linger*
+    seconds are left for more to be submitted; between two rounds of writing there are *pause* at least, since
+    each wakes all who watch these objects.
     """
 
     def __init__(
@@ -158,6 +161,7 @@ class StatusWriter:
         fence: Fence | None = None,
         storage: Storage = "object",
         linger: float = 0.02,
+        pause: float = 0.1,
         observe: Observe = lambda what, count: None,
     ) -> None:
         self._kv = kv
@@ -166,6 +170,7 @@ class StatusWriter:
         self._fence = fence
         self._storage = storage
         self._linger = linger
+        self._pause = pause
         self._observe = observe
         self._pending: dict[_Name, _Submission] = {}
         self._outdated: dict[_Name, int] = {}
@@ -205,13 +210,15 @@ class StatusWriter:
 
     async def run(self) -> None:
         """Write for ever. What a failure leaves unwritten is tried again by the next run."""
+        settle = Settle(least=self._pause)
         if self._pending:
             self._wake.set()
         while True:
             await self._wake.wait()
-            self._wake.clear()
             await asyncio.sleep(self._linger)
-            await self.drain()
+            async with settle:
+                self._wake.clear()
+                await self.drain()
 
     async def drain(self) -> None:
         """Write what is pending, now; a process that does not lead has nothing to write."""
