@@ -18,7 +18,9 @@ from services.gloo.parts import WHOLE, part_digest
 from services.gloo.quarantine import RETRY_SECONDS, Blame, Heard, Held, Place, Quarantine, Version
 from services.gloo.resources import (
     CLUSTER,
+    CONFIDENTIAL,
     ENDPOINTS,
+    EXTENSION,
     LISTENER,
     ROUTES,
     SECRET,
@@ -44,6 +46,7 @@ WORDS = {
     LISTENER: "listener",
     ROUTES: "routes",
     SECRET: "secret",
+    EXTENSION: "filter",
 }
 
 
@@ -234,7 +237,7 @@ class Feedback:
 
     def good(self, role: str) -> bool:
         """Whether no Envoy refuses what is served now; secrets do not count, for they are not kept."""
-        refused = any(each.role == role and each.type_url != SECRET for each in self.unheld())
+        refused = any(each.role == role and each.type_url not in CONFIDENTIAL for each in self.unheld())
         return not (refused or self._quarantine.searching(role))
 
     def _refusal(self, held: Held) -> Refusal:
@@ -415,7 +418,7 @@ def add_refusals(reports: Reports, refusals: Iterable[Refusal], owner: Source) -
     secret every object of the Proxy is told that refers to it."""
     for refusal in refusals:
         sources = refusal.sources
-        if refusal.type_url == SECRET and len(sources) > 1:
+        if refusal.type_url in CONFIDENTIAL and len(sources) > 1:
             sources = frozenset(source for source in sources if source.kind != UPSTREAM.name)
         elif len(sources) > 1:
             sources = frozenset()

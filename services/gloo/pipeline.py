@@ -22,19 +22,21 @@ from services.gloo.resources import (
     CLUSTER,
     EMPTY,
     ENDPOINTS,
+    EXTENSION,
     LISTENER,
     ROUTES,
     SECRET,
     Resource,
     Resources,
     Snapshot,
+    TypeUrl,
 )
 from services.gloo.secrets.source import Answer
 from services.gloo.secrets.table import SecretTable
 from services.gloo.translator.consul import ConsulSelection, destination_cluster_name
 from services.gloo.translator.destination import translate_group
 from services.gloo.translator.proxy import merge_reports
-from services.gloo.translator.secret import names_asked_for, ref_of
+from services.gloo.translator.secret import names_asked_for, ref_of, signs
 from services.gloo.translator.sources import Reports
 from services.gloo.trials import trial_cluster
 from services.gloo.xds.wire import mentions
@@ -101,7 +103,7 @@ class Pipeline:
         self._memory = memory or Memory()
         self.clusters = Clusters(instances, policy, self._memory)
         self.secrets = SecretTable()
-        self._secret_sets: dict[Ref, Resources] = {}
+        self._secret_sets: dict[Ref, dict[TypeUrl, Resources]] = {}
         self._stand_ins, self._standing_in = stand_ins, standing_in
         self._known = self._memory.known()  # the choices wanted so far, by cluster
         self._wanted: frozenset[ConsulSelection] = frozenset()  # of these, those wanted now
@@ -161,7 +163,8 @@ class Pipeline:
     @property
     def secrets_wanted(self) -> frozenset[Ref]:
         """The Secrets that objects refer to, and those that something served still needs."""
-        served = (ref_of(name) for each in self._secret_sets.values() for name in each.by_name)
+        sets = (each for both in self._secret_sets.values() for each in both.values())
+        served = (ref_of(name) for each in sets for name in each.by_name)
         looked = (ref for kind, ref in (*self.clusters.looks, *self.proxies.looks) if kind == SECRET_KIND)
         return frozenset(ref for ref in (*served, *looked) if isinstance(ref, Ref))
 
@@ -178,7 +181,7 @@ class Pipeline:
                 ENDPOINTS: self.clusters.endpoints,
                 LISTENER: served.listeners.patched(put=self.clusters.tunnels.by_name.values()),
                 ROUTES: served.routes,
-                SECRET: self._secret_sets[ref],
+                **self._secret_sets[ref],
             }
         )
 
@@ -190,11 +193,14 @@ class Pipeline:
         for ref, served in self.proxies.served.items():
             kept = (name for body in self._standing_in(role_of(ref)) for name in names_asked_for(body))
             asked = {**dict.fromkeys(kept, frozenset[Source]()), **shared, **served.tried, **served.secrets}
-            before = self._secret_sets.get(ref, EMPTY)
-            gone = before.by_name.keys() - asked.keys()
-            now = before.patched(put=self.secrets.resources(asked), drop=gone)
-            if now is not before:
-                differing.add(ref)
+            before, now = self._secret_sets.get(ref, {}), dict[TypeUrl, Resources]()
+            for type_url in (SECRET, EXTENSION):
+                some = {name: each for name, each in asked.items() if signs(name) is (type_url == EXTENSION)}
+                old = before.get(type_url, EMPTY)
+                gone = old.by_name.keys() - some.keys()
+                now[type_url] = old.patched(put=self.secrets.resources(some), drop=gone)
+                if now[type_url] is not old:
+                    differing.add(ref)
             self._secret_sets[ref] = now
         self.secrets.keep(self.secrets_wanted)
         return differing

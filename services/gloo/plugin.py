@@ -68,6 +68,7 @@ class Policy:
     disable_grpc_web: bool = False
     circuit_breakers: gloo.CircuitBreakerConfig | None = None
     ssl_parameters: gloo.SslParameters | None = None  # of upstreams without their own
+    aws: gloo.GlooOptionsAwsOptions = field(default_factory=gloo.GlooOptionsAwsOptions)
     extauth: gloo.ExtAuthSettings | None = None
     named_extauth: Mapping[str, gloo.ExtAuthSettings] = field(default_factory=dict)
     ratelimit_server: gloo.RateLimitServerSettings | None = None
@@ -87,6 +88,7 @@ class Policy:
             disable_grpc_web=bool(options.disable_grpc_web),
             circuit_breakers=options.circuit_breakers,
             ssl_parameters=upstreams.ssl_parameters,
+            aws=options.aws_options or gloo.GlooOptionsAwsOptions(),
             extauth=settings.extauth,
             named_extauth=settings.named_extauth,
             ratelimit_server=settings.ratelimit_server,

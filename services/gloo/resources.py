@@ -22,7 +22,9 @@ ENDPOINTS = TypeUrl(_PREFIX + "config.endpoint.v3.ClusterLoadAssignment")
 LISTENER = TypeUrl(_PREFIX + "config.listener.v3.Listener")
 ROUTES = TypeUrl(_PREFIX + "config.route.v3.RouteConfiguration")
 SECRET = TypeUrl(_PREFIX + "extensions.transport_sockets.tls.v3.Secret")
-TYPES = (CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET)
+EXTENSION = TypeUrl(_PREFIX + "config.core.v3.TypedExtensionConfig")
+TYPES = (CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, EXTENSION)
+CONFIDENTIAL = frozenset((SECRET, EXTENSION))  # there are keys in them
 
 MODULUS = 2**64
 

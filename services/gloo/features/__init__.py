@@ -3,6 +3,7 @@
 from services.gloo.features import (
     access_logs,
     attempts,
+    aws_lambda,
     buffer,
     circuit_breakers,
     compression,
@@ -45,6 +46,7 @@ from services.gloo.plugin import Feature
 FEATURES: tuple[Feature, ...] = (
     *access_logs.FEATURES,
     *attempts.FEATURES,
+    *aws_lambda.FEATURES,
     *buffer.FEATURES,
     *circuit_breakers.FEATURES,
     *compression.FEATURES,

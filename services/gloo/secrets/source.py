@@ -55,7 +55,18 @@ def answer_of(document: Any, version: str) -> Answer:
         tls = secret.tls
         if problem := pem_problem(tls.cert_chain, tls.private_key, tls.root_ca):
             return Answer(problem=problem, version=version)
+    if secret.aws is not None and (problem := key_problem(secret.aws)):
+        return Answer(problem=problem, version=version)
     return Answer(secret=secret, version=version)
+
+
+def key_problem(key: gloo.AwsSecret) -> str:
+    """What is wrong with a key of AWS, without a word of it."""
+    for name, value in (("accessKey", key.access_key), ("secretKey", key.secret_key)):
+        if not value:
+            return f"aws.{name} is missing"
+    whole = key.access_key + key.secret_key + key.session_token
+    return "" if whole.isascii() and whole.isprintable() else "aws has a character that no key has"
 
 
 def kind_of(secret: gloo.Secret) -> str:

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from protos import gloo
 from services.gloo.resources import Resource
 from services.gloo.secrets.source import Answer, kind_of
-from services.gloo.translator.secret import Known, ref_of, secret_of_files, translate_secret
+from services.gloo.translator.secret import (
+    Known,
+    ref_of,
+    secret_of_files,
+    signing_by_name,
+    signs,
+    translate_secret,
+)
 from shared.ref import Ref, Source
 
 
@@ -17,18 +25,23 @@ class SecretTable:
     def __init__(self) -> None:
         self.known: dict[Ref, Known] = {}
         self._resources: dict[Ref, dict[str, Resource]] = {}
+        self._keys: dict[Ref, gloo.AwsSecret] = {}
         self._attempts: dict[str, int] = {}
 
     def take(self, ref: Ref, answer: Answer) -> bool:
         """Take over what was read; whether translation has to look at it again."""
         before = self.known.get(ref)
-        tls = answer.secret.tls if answer.secret is not None else None
-        if tls is not None:
+        secret = answer.secret or gloo.Secret()
+        problem = answer.problem or other_kind(secret, before)
+        if problem:
+            found = replace(before or Known(), problem=problem)
+        elif secret.aws is not None:
+            found = Known(keys=True)
+            self._keys[ref] = secret.aws
+        else:
+            tls = secret.tls or gloo.TlsSecret()
             found = Known(pair=bool(tls.cert_chain), trusted=bool(tls.root_ca), staple=bool(tls.ocsp_staple))
             self._resources[ref] = {each.name: each for each in translate_secret(ref, tls)}
-        else:
-            other = f"is of kind {kind_of(answer.secret) or 'none'}; tls is needed" if answer.secret else ""
-            found = replace(before or Known(), problem=answer.problem or other)
         self.known[ref] = found
         return found != before
 
@@ -37,6 +50,7 @@ class SecretTable:
         for ref in self.known.keys() - refs:
             del self.known[ref]
             self._resources.pop(ref, None)
+            self._keys.pop(ref, None)
 
     def try_again(self, refused: Iterable[str]) -> bool:
         """Have Envoys look again for files that they did not find; whether there are such."""
@@ -51,7 +65,18 @@ class SecretTable:
             ref = ref_of(name)
             if ref is None:
                 found = secret_of_files(name, self._attempts.get(name, 0))
+            elif signs(name):
+                found = signing_by_name(name, self._keys[ref]) if ref in self._keys else None
             else:
                 found = self._resources.get(ref, {}).get(name)
             if found is not None:
                 yield replace(found, sources=frozenset(sources))
+
+
+def other_kind(secret: gloo.Secret, before: Known | None) -> str:
+    """What is wrong with the kind of a *secret*; one whose last good version is in use cannot change it."""
+    kind = kind_of(secret)
+    wanted = "tls or aws" if before is None or before == Known(problem=before.problem) else "tls"
+    if before is not None and before.keys:
+        wanted = "aws"
+    return "" if kind in wanted.split(" or ") else f"is of kind {kind or 'none'}; {wanted} is needed"

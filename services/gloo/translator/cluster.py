@@ -10,6 +10,7 @@ from typing import Any
 from protos import gloo
 from protos.envoy import cluster, core, endpoint, http_protocol, tls
 from services.gloo import checks
+from services.gloo.features import aws_lambda
 from services.gloo.features.circuit_breakers import break_circuits
 from services.gloo.features.dns import dns_fields
 from services.gloo.features.upstream_proxy_protocol import announce_clients
@@ -40,6 +41,7 @@ from shared.ref import Ref, Source
 from shared.report import Report
 
 CONNECT_TIMEOUT = timedelta(seconds=5)
+HTTP1 = http_protocol.HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=core.Http1ProtocolOptions())
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 SOCKET_MATCH = "envoy.transport_socket_match"
 HTTPS_PORT = 443
@@ -67,6 +69,8 @@ def translate_upstream(
     refuse_unread(upstream, report)
     check_service(upstream, scope)
     upstream = with_http2(upstream)
+    if upstream.aws is not None:
+        upstream = aws_lambda.as_static(upstream, upstream.aws, scope)
     metadata = upstream.metadata or gloo.Metadata()
     ref = Ref(metadata.namespace, metadata.name)
     joined = join_patches("on_upstream", upstream, scope)
@@ -109,7 +113,7 @@ def own_fields(upstream: gloo.Upstream, name: str, scope: Scope) -> dict[str, An
     if upstream.pipe is not None:
         return pipe_fields(upstream, upstream.pipe, name, scope)
     if not scope.report.errors:
-        scope.error("", "no upstream type; one of static, consul, pipe")
+        scope.error("", "no upstream type; one of static, consul, pipe, aws")
     return {}
 
 
@@ -125,6 +129,8 @@ def build_cluster(name: str, own: Mapping[str, Any], joined: Joined, *sources: S
     out = cluster.Cluster(name=name, connect_timeout=CONNECT_TIMEOUT, **own)
     joined.write(out)
     if joined.protocol:
+        if not joined.protocol.keys() & {"explicit_http_config", "use_downstream_protocol_config"}:
+            joined.protocol["explicit_http_config"] = HTTP1
         options = http_protocol.HttpProtocolOptions(**joined.protocol)
         out.typed_extension_protocol_options = {HTTP_OPTIONS: pack(options)}
     return resource(name, encode(out), sources)

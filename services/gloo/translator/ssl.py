@@ -17,22 +17,20 @@ from services.gloo.plugin import Scope
 from services.gloo.translator.ads import ADS
 from services.gloo.translator.secret import (
     TLS_SOCKET,
-    Known,
     asked_for,
+    look_up,
     pair_files_name,
     pair_name,
     trusted_file_name,
     trusted_name,
 )
 from shared.codec.encode import pack
-from shared.ref import Ref, segment_problem
 from shared.report import Report
 
 MAX_SNI = MAX_PROTOCOL = 255
 MAX_FILE_NAME = 1024
 DEFAULT_PROTOCOLS = ("h2", "http/1.1")
 NO_PROTOCOLS = ["allow_empty"]
-UNREAD = "was never read, for its place does not answer; /readyz of gloo tells more"
 
 Version = gloo.SslParametersProtocolVersion
 StaplePolicy = tls.DownstreamTlsContextOcspStaplePolicy
@@ -194,17 +192,11 @@ def in_files(files: gloo.SslFiles, scope: Scope) -> Material:
 
 def in_secret(reference: gloo.ResourceRef, scope: Scope) -> Material:
     """What of a Secret there is to use; one with a problem is still used in its last good version."""
-    bad = False
-    for name, value in (("namespace", reference.namespace), ("name", reference.name)):
-        if problem := segment_problem(value) if value else "required":
-            scope.error(f"secretRef.{name}", problem)
-            bad = True
-    if bad:
+    if (found := look_up(reference, scope)) is None:
         return Material()
-    ref = Ref(reference.namespace, reference.name)
-    known: Known = scope.read("Secret", ref) or Known(problem=UNREAD)
-    if known.problem:
-        scope.error("secretRef", f"Secret {ref}: {known.problem}")
+    ref, known = found
+    if known.keys and not known.problem:
+        scope.error("secretRef", f"Secret {ref}: is of kind aws; tls is needed")
     return Material(
         pair=pair_name(ref) if known.pair else "",
         trusted=trusted_name(ref) if known.trusted else "",

@@ -59,7 +59,7 @@ READ: Mapping[str, tuple[str, ...]] = {
     "WeightedDestination": ALL,
     "WeightedDestinationOptions": tuple(feature.name for feature in FEATURES if feature.on_destination),
     "Destination": ("upstream", "consul", "destinationSpec", "subset"),
-    "DestinationSpec": ("grpc",),
+    "DestinationSpec": ("aws", "grpc"),
     "GrpcDestinationSpec": ALL,
     "Parameters": ("path",),
     "ConsulServiceDestination": ALL,
@@ -160,6 +160,11 @@ REFUSED: Mapping[tuple[str, str], str] = {
         "rest",
     ): "operations are not called by name; transformations of the route set :method, :path and body",
     ("Parameters", "headers"): "not supported; the service gets all headers as gRPC metadata, or use path",
+    ("Upstream", "awsEc2"): "not supported; register the instances in Consul, or use static",
+    **dict.fromkeys(
+        (("AwsUpstreamSpec", "roleArn"), ("AwsUpstreamSpec", "disableRoleChaining")),
+        "not supported; have Envoy assume the role by its environment (enableCredentialsDiscovey)",
+    ),
     **dict.fromkeys(
         (("TransformationStages", "logRequestResponseInfo"), ("Transformation", "logRequestResponseInfo")),
         "not supported; use access logs, or the log of the service behind",

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from protos._generated.envoy.admin import v3 as admin
 from protos.envoy import core, matcher, protobuf, status
-from services.gloo.resources import SECRET, Resource, Resources, TypeUrl
+from services.gloo.resources import CONFIDENTIAL, Resource, Resources, TypeUrl
 from services.gloo.xds.nack import normalise
 from services.gloo.xds.subscription import Node, Refusal, Subscription
 from services.gloo.xds.wire import Malformed, delimited, fields
@@ -154,7 +154,7 @@ def _type(state: TypeState, clock: float, *, contents: bool) -> Iterator[status.
     for name in sorted(_names(state)):
         have = state.differs[name] if name in state.differs else state.base.by_name.get(name)
         verdict, shown = _verdict(state, name, have)
-        body = contents and shown and shown.body and state.type_url != SECRET  # keys are nobody's business
+        body = contents and shown and shown.body and state.type_url not in CONFIDENTIAL
         outcome = _OUTCOME[verdict]
         if shown is None and verdict is status.ConfigStatus.SYNCED:
             outcome = admin.ClientResourceStatus.DOES_NOT_EXIST

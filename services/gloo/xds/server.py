@@ -14,7 +14,16 @@ from grpclib.health.check import ServiceStatus
 from grpclib.health.service import Health
 from grpclib.reflection.service import ServerReflection
 
-from services.gloo.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Resource, TypeUrl
+from services.gloo.resources import (
+    CLUSTER,
+    ENDPOINTS,
+    EXTENSION,
+    LISTENER,
+    ROUTES,
+    SECRET,
+    Resource,
+    TypeUrl,
+)
 from services.gloo.xds import csds
 from services.gloo.xds.cache import Cache
 from services.gloo.xds.client import Admit, Client, Measure, Observer, Shared
@@ -45,6 +54,7 @@ _SERVICES: tuple[tuple[str, str, TypeUrl | None], ...] = (
     ("secret.v3.SecretDiscoveryService", "Secrets", SECRET),
 )
 
+    ("extension.v3.ExtensionConfigDiscoveryService", "ExtensionConfigs", EXTENSION),
 
 class Silent:
     """An observer whom nothing interests."""

@@ -11,7 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from services.gloo.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Resource, Snapshot, TypeUrl
+from services.gloo.resources import (
+    CLUSTER,
+    ENDPOINTS,
+    EXTENSION,
+    LISTENER,
+    ROUTES,
+    SECRET,
+    Resource,
+    Snapshot,
+    TypeUrl,
+)
 from services.gloo.xds import delta, nack, sotw
 from services.gloo.xds.options import Options
 from services.gloo.xds.subscription import (
@@ -26,8 +36,15 @@ from services.gloo.xds.subscription import (
 )
 from services.gloo.xds.wire import LONGEST_NAME, Frames, mentions
 
-RANK = {type_url: rank for rank, type_url in enumerate((CLUSTER, ENDPOINTS, SECRET, LISTENER, ROUTES))}
-REMOVED_AFTER = {ENDPOINTS: (CLUSTER,), SECRET: (CLUSTER, LISTENER), ROUTES: (LISTENER,)}
+ORDER = (CLUSTER, ENDPOINTS, SECRET, EXTENSION, LISTENER, ROUTES)
+RANK = {type_url: rank for rank, type_url in enumerate(ORDER)}
+REMOVED_AFTER = {
+    ENDPOINTS: (CLUSTER,),
+    SECRET: (CLUSTER, LISTENER),
+    EXTENSION: (CLUSTER,),
+    ROUTES: (LISTENER,),
+}
+PATIENCE = 1.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +176,7 @@ class Session:
         if type_url not in RANK:
             return NOTHING_HELD
         before = REMOVED_AFTER.get(type_url, ())
-        if type_url in (ENDPOINTS, SECRET):
+        if type_url in (ENDPOINTS, SECRET, EXTENSION):
             return Hold(drop=lambda name: not self._settled(before, now))
         awaited: list[bytes] | None = None
 
