@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from shared.consul.blocking import DEFAULTS, PrefixChange, WatchOptions, WatchState, watch_prefix
 from shared.consul.kv import KV
+from shared.consul.ledger import LOST
 from shared.consul.operations import Row
 from shared.errors import ConsulError
 from shared.ref import Ref
@@ -107,7 +108,7 @@ class ObjectTable:
             return None
         if self._namespaces and stored.ref.namespace not in self._namespaces:
             return None
-        if stored.document is None:
+        if stored.document is None and row.value != LOST:
             problem = str(stored.report.errors[0])
             log.warning("a value cannot be read", extra=_where(row) | {"problem": problem})
         return await self._complete(stored, before)

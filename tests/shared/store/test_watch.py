@@ -5,6 +5,7 @@ import logging
 import orjson
 import pytest
 
+from shared.consul.ledger import LOST
 from shared.ref import Ref
 from shared.store.keys import GATEWAY, PROXY, UPSTREAM, key, prefix
 from shared.store.large import Part, ProxyWriter
@@ -58,6 +59,18 @@ async def test_one_bad_value_costs_only_itself(
     assert "UTF-8" in str(seen.objects[A].report.errors[0])
     assert seen.objects[B].report.clean
     assert problems(caplog, AT_A) == ["a value cannot be read"]
+
+
+async def test_what_stands_for_a_lost_value_is_no_bad_value(
+    kv: AnyKV, watch: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await kv.put(AT_A, LOST)
+
+    seen = watch(UPSTREAM)
+    await seen.until(lambda seen: seen.changes)
+
+    assert seen.objects[A].message is None
+    assert problems(caplog, AT_A) == []
 
 
 async def test_a_good_value_that_turns_bad_says_so_and_recovers(kv: AnyKV, watch: Watch) -> None:
