@@ -18,8 +18,8 @@ from services.gloo.resources import EMPTY, Resource, Resources
 from services.gloo.sanitize import choose_host, choose_resource, fallback_resources, has_errors
 from services.gloo.translator.consul import ConsulSelection, destination_cluster_name
 from services.gloo.translator.filter_chains import ALL_TAKEN, Trying
-from services.gloo.translator.listener import TranslatedListener, listener_conflicts, translate_listener
-from services.gloo.translator.names import route_configuration_name
+from services.gloo.translator.hybrid import HttpPart, fetches, http_parts, translate_any
+from services.gloo.translator.listener import TranslatedListener, listener_conflicts
 from services.gloo.translator.patches import looked_at
 from services.gloo.translator.proxy import check_proxy, max_body, merge_reports
 from services.gloo.translator.secret import names_asked_for
@@ -36,6 +36,7 @@ from shared.ref import Ref, Source
 from shared.report import Report
 
 Named = TypeVar("Named", gloo.Listener, gloo.VirtualHost)
+OfHttp = TypeVar("OfHttp", gloo.Listener, gloo.MatchedListener)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,17 +52,17 @@ class Host:
     """A virtual host of a listener, a unit: what it is translated from, and its last good version."""
 
     ref: Ref
-    listener: str
+    routes: str  # the name of the route configuration
     message: gloo.VirtualHost
     around: Around
-    place: tuple[int, int]  # of the listener in its Proxy, and of the host in that
+    place: tuple[int, str, int]  # of the listener in its Proxy, of HTTP in that, and of the host there
     good: TranslatedHost | None = None
 
     @property
     def path(self) -> str:
-        return "listeners[{}].httpListener.virtualHosts[{}]".format(*self.place)
+        return "listeners[{}].{}.virtualHosts[{}]".format(*self.place)
 
-    def take(self, message: gloo.VirtualHost, around: Around, place: tuple[int, int]) -> bool:
+    def take(self, message: gloo.VirtualHost, around: Around, place: tuple[int, str, int]) -> bool:
         """Take over what stands in the Proxy now; whether it is to be translated again.
 
         The place counts only where problems have no other place to go.
@@ -85,13 +86,20 @@ class ListenerUnit:
 
 @dataclass(slots=True)
 class Sheet:
-    """A listener's virtual hosts in their order, and how they were put together last."""
+    """The virtual hosts of a route configuration in their order, and how they were put together last."""
 
     around: Around
     hosts: dict[str, Host] = field(default_factory=dict)
     chosen: Sequence[TranslatedHost] = ()
     problems: Mapping[int, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Entry:
+    """A listener, and the virtual hosts of all it has of HTTP, by route configuration."""
+
     listener: ListenerUnit = field(default_factory=ListenerUnit)
+    sheets: dict[str, Sheet] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -119,7 +127,7 @@ class Proxies:
         self._takes = takes
         self._policy = policy
         self._proxies: dict[Ref, gloo.Proxy] = {}
-        self._sheets: dict[Ref, dict[str, Sheet]] = {}
+        self._entries: dict[Ref, dict[str, Entry]] = {}
         self._units: Units[Host, TranslatedHost] = Units(self._translate)
         self._fallback = fallback_resources(policy)[1:] if policy.replace_invalid_routes else ()
 
@@ -130,19 +138,23 @@ class Proxies:
 
     def put(self, ref: Ref, proxy: gloo.Proxy) -> tuple[list[Host], list[Host]]:
         """Take over a new or changed Proxy; the units to translate, and those that are gone."""
-        before, sheets = self._sheets.get(ref, {}), dict[str, Sheet]()
+        before, entries = self._entries.get(ref, {}), dict[str, Entry]()
         changed: list[Host] = []
         for i, (name, given) in enumerate(_told_apart(proxy.listeners)):
-            sheets[name], differing = _sheet(ref, i, given, before.get(name))
-            changed += differing
-        self._proxies[ref], self._sheets[ref] = proxy, sheets
-        return changed, [*_hosts(before).difference(_hosts(sheets))]
+            known = before.get(name, Entry())
+            entry = entries[name] = Entry(known.listener)
+            for part in http_parts(given):
+                sheet, differing = _sheet(ref, i, given, part, known.sheets.get(part.routes))
+                entry.sheets[part.routes] = sheet
+                changed += differing
+        self._proxies[ref], self._entries[ref] = proxy, entries
+        return changed, [*_hosts(before).difference(_hosts(entries))]
 
     def drop(self, ref: Ref) -> list[Host]:
         self._proxies.pop(ref, None)
         self.served.pop(ref, None)
         self._memory.forget(ref)
-        return [*_hosts(self._sheets.pop(ref, {}))]
+        return [*_hosts(self._entries.pop(ref, {}))]
 
     def readers(self, looked_at: Collection[Key]) -> set[Host]:
         """The units to translate again because of what they looked at."""
@@ -157,8 +169,9 @@ class Proxies:
     def refused(self, ref: Ref, routes: str, part: str, text: str, good: bytes | None) -> Reports:
         """An Envoy's refusal of a part of a route configuration, handed to the objects it is made of."""
         proxy = self._proxies.get(ref)
-        for given, sheet in zip(proxy.listeners, self._sheets[ref].values(), strict=True) if proxy else ():
-            if route_configuration_name(given.name) != routes:
+        for given, entry in zip(proxy.listeners, self._entries[ref].values(), strict=True) if proxy else ():
+            sheet = entry.sheets.get(routes)
+            if sheet is None:
                 continue
             if part == WHOLE:
                 reports, report = Reports(), Report()
@@ -174,16 +187,16 @@ class Proxies:
         """The Proxies to build again because their listeners looked at one of *keys*."""
         return {
             ref
-            for ref, sheets in self._sheets.items()
-            if any(not keys.isdisjoint(sheet.listener.looked) for sheet in sheets.values())
+            for ref, entries in self._entries.items()
+            if any(not keys.isdisjoint(entry.listener.looked) for entry in entries.values())
         }
 
     def tried_out(self) -> set[Ref]:
         """The Proxies to build again because an Envoy has taken what their listeners waited for."""
         return {
             ref
-            for ref, sheets in self._sheets.items()
-            if any(self._tried_out(ref, sheet.listener) for sheet in sheets.values())
+            for ref, entries in self._entries.items()
+            if any(self._tried_out(ref, entry.listener) for entry in entries.values())
         }
 
     def _tried_out(self, ref: Ref, unit: ListenerUnit) -> bool:
@@ -194,14 +207,14 @@ class Proxies:
         """All that listeners look at."""
         return (
             key
-            for sheets in self._sheets.values()
-            for sheet in sheets.values()
-            for key in sheet.listener.looked
+            for entries in self._entries.values()
+            for entry in entries.values()
+            for key in entry.listener.looked
         )
 
     def tls(self, ref: Ref) -> dict[str, Mapping[Origin, gloo.SslConfig]]:
         """The last good TLS configurations, by listener and where they stand."""
-        units = ((name, sheet.listener) for name, sheet in self._sheets.get(ref, {}).items())
+        units = ((name, entry.listener) for name, entry in self._entries.get(ref, {}).items())
         return {name: unit.done.tls for name, unit in units if unit.done is not None and unit.done.tls}
 
     def build(self, ref: Ref, get: Callable[[Key], Any]) -> ServedProxy:
@@ -214,13 +227,16 @@ class Proxies:
         secrets: dict[str, frozenset[Source]] = {}
         tried: dict[str, frozenset[Source]] = {}
         conflicts = listener_conflicts(proxy.listeners)
-        for i, (given, sheet) in enumerate(zip(proxy.listeners, self._sheets[ref].values(), strict=True)):
+        for i, (given, entry) in enumerate(zip(proxy.listeners, self._entries[ref].values(), strict=True)):
             last_good = before.listeners.by_name.get(given.name) or self._memory.listener(ref, given.name)
-            done = self._listener(sheet.listener, given, i, owner, conflicts.get(i, ""), get, last_good)
+            done = self._listener(entry.listener, given, i, owner, conflicts.get(i, ""), get, last_good)
             merge_reports(reports, done.reports)
             errors = done.resource is None and has_errors(done.reports)
             made = choose_resource(done.resource, errors, last_good)
-            hosts = self._served_hosts(sheet, reports, partial) if i not in conflicts else []
+            hosts = {
+                name: self._served_hosts(sheet, reports, partial) if i not in conflicts else []
+                for name, sheet in entry.sheets.items()
+            }
             if made is not None and made.name not in {each.name for each in listeners}:
                 listeners.append(made)
                 asking = done.secrets
@@ -228,16 +244,19 @@ class Proxies:
                     asking = dict.fromkeys(names_asked_for(made.body), made.sources)
                 for secret, sources in asking.items():
                     secrets[secret] = secrets.get(secret, frozenset()) | sources
-                for secret, sources in sheet.listener.trying.tried.items():
+                for secret, sources in entry.listener.trying.tried.items():
                     tried[secret] = tried.get(secret, frozenset()) | sources
-                name = route_configuration_name(given.name)
-                if given.tcp_listener is None:
-                    routes.append(join_route_configuration(name, hosts, given.route_options))
-                    selections.update(*(host.selections for host in hosts))
-                    continue
-                if (kept := before.routes.by_name.get(name)) is not None and made is last_good:
-                    routes.append(kept)  # the listener was one of HTTP, and goes on
-                selections |= done.selections | self._selected(made, before)
+                for name, some in hosts.items():
+                    if fetches(made, name):
+                        routes.append(join_route_configuration(name, some, given.route_options))
+                        selections.update(*(host.selections for host in some))
+                if given.http_listener is None:  # some of it may go on as it was, and have been of HTTP
+                    routes += [
+                        each
+                        for name, each in before.routes.by_name.items()
+                        if name not in hosts and fetches(made, name)
+                    ]
+                    selections |= done.selections | self._selected(made, before)
         served = ServedProxy(
             listeners=before.listeners.patched(put=listeners, drop=_others(before.listeners, listeners)),
             routes=before.routes.patched(put=routes, drop=_others(before.routes, routes)),
@@ -267,10 +286,7 @@ class Proxies:
         served: Resource | None,
     ) -> TranslatedListener:
         """A listener, translated again when it differs in more than its virtual hosts."""
-        head = given
-        if given.http_listener is not None:
-            some = [gloo.VirtualHost()] if given.http_listener.virtual_hosts else []
-            head = replace(given, http_listener=replace(given.http_listener, virtual_hosts=some))
+        head = _without_hosts(given)
         now = (i, conflict, head)
         same = unit.given == now and all(get(key) == value for key, value in unit.looked.items())
         if unit.done is not None and same and not self._tried_out(owner.ref, unit):
@@ -282,7 +298,7 @@ class Proxies:
             return value
 
         trying = Trying(lambda name: self._takes(owner.ref, name))
-        unit.done = translate_listener(
+        unit.done = translate_any(
             given,
             f"listeners[{i}]",
             owner,
@@ -319,7 +335,7 @@ class Proxies:
             if one.body:
                 served.append(one)
                 if not whole and host.good is None:
-                    partial.append((route_configuration_name(host.listener), one.name))
+                    partial.append((host.routes, one.name))
         return served
 
     def _chosen(self, host: Host) -> TranslatedHost:
@@ -328,7 +344,7 @@ class Proxies:
         if not value.reports or not value.broken:
             return value
         if host.good is None:
-            body = self._memory.host(host.ref, route_configuration_name(host.listener), value.name)
+            body = self._memory.host(host.ref, host.routes, value.name)
             if body is not None:
                 selections = self._memory.selections(body)
                 host.good = replace(value, body=body, domains=tuple(domains_of(body)), selections=selections)
@@ -353,23 +369,39 @@ class Proxies:
         )
 
 
-def _sheet(ref: Ref, i: int, given: gloo.Listener, before: Sheet | None) -> tuple[Sheet, list[Host]]:
-    """A listener's hosts, those of *before* that still stand there among them, and those to translate."""
-    options = given.http_listener.options if given.http_listener else None
-    around = Around(max_body=max_body(given), options=looked_at(options, gloo.HttpListenerOptions))
+def _without_hosts(given: gloo.Listener) -> gloo.Listener:
+    """A listener but for its virtual hosts, of which it counts only whether there are some."""
+    if given.hybrid_listener is not None:
+        parts = [_without_hosts_of(each) for each in given.hybrid_listener.matched_listeners]
+        return replace(given, hybrid_listener=gloo.HybridListener(matched_listeners=parts))
+    return _without_hosts_of(given)
+
+
+def _without_hosts_of(given: OfHttp) -> OfHttp:
+    http = given.http_listener
+    if http is None:
+        return given
+    some = [gloo.VirtualHost()] if http.virtual_hosts else []
+    return replace(given, http_listener=replace(http, virtual_hosts=some))
+
+
+def _sheet(
+    ref: Ref, i: int, given: gloo.Listener, part: HttpPart, before: Sheet | None
+) -> tuple[Sheet, list[Host]]:
+    """A part's hosts, those of *before* that still stand there among them, and those to translate."""
+    options = looked_at(part.http.options, gloo.HttpListenerOptions)
+    around = Around(max_body=max_body(given), options=options)
     if before is not None and before.around == around:
         around = before.around
     sheet, changed = Sheet(around), list[Host]()
     if before is not None:
-        sheet.chosen, sheet.problems, sheet.listener = before.chosen, before.problems, before.listener
-    for j, (name, message) in enumerate(
-        _told_apart(given.http_listener.virtual_hosts if given.http_listener else ())
-    ):
-        host = before.hosts.get(name) if before is not None else None
+        sheet.chosen, sheet.problems = before.chosen, before.problems
+    for j, (name, message) in enumerate(_told_apart(part.http.virtual_hosts)):
+        host, place = before.hosts.get(name) if before is not None else None, (i, part.path, j)
         if host is None:
-            host = Host(ref=ref, listener=given.name, message=message, around=around, place=(i, j))
+            host = Host(ref=ref, routes=part.routes, message=message, around=around, place=place)
             changed.append(host)
-        elif host.take(message, around, (i, j)):
+        elif host.take(message, around, place):
             changed.append(host)
         sheet.hosts[name] = host
     return sheet, changed
@@ -383,8 +415,9 @@ def _told_apart(parts: Iterable[Named]) -> Iterator[tuple[str, Named]]:
         yield part.name if number == 1 else f"{part.name}#{number}", part
 
 
-def _hosts(sheets: Mapping[str, Sheet]) -> set[Host]:
-    return {host for sheet in sheets.values() for host in sheet.hosts.values()}
+def _hosts(entries: Mapping[str, Entry]) -> set[Host]:
+    sheets = (sheet for entry in entries.values() for sheet in entry.sheets.values())
+    return {host for sheet in sheets for host in sheet.hosts.values()}
 
 
 def _alike(hosts: Sequence[TranslatedHost], others: Sequence[TranslatedHost]) -> bool:

@@ -7,30 +7,41 @@ nothing but its own configuration, so an edit of one drains the connections of n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from protos import gloo
 from protos.envoy import listener, tls
 from services.gloo.plugin import Scope
+from services.gloo.translator.matching import EVERY_NAME, Claims, Holder, spots_of
 from services.gloo.translator.secret import names_asked_for
-from services.gloo.translator.sources import Origin, Reports, attribute, tls_origins_of
+from services.gloo.translator.sources import Lent, Origin, Reports, attribute, tls_origins_of
 from services.gloo.translator.ssl import downstream_tls, tls_socket
 from services.gloo.translator.supported import refuse_unread
 from shared.codec.encode import encode
 from shared.ref import Source
 from shared.report import Report
 
-EVERY_NAME = ""
 NO_CONFIGS: Mapping[Origin, gloo.SslConfig] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Brought:
-    """A TLS configuration and the place it stands in; of several with the same one each has its own."""
+    """A TLS configuration and the place it stands in; of several with the same one each has its own.
+
+    What it has by default is *lent* to it, by field. One that serves in several parts of a listener is
+    remembered for each *part*.
+    """
 
     config: gloo.SslConfig
     origin: Origin
+    lent: Lent = field(default_factory=dict)
+    part: str = ""
+
+    @property
+    def place(self) -> Origin:
+        """Where it is remembered."""
+        return replace(self.origin, path=f"{self.part}:{self.origin.path}") if self.part else self.origin
 
     @property
     def names(self) -> list[str]:
@@ -93,19 +104,22 @@ def translate_chains(
     reports: Reports,
     last_good: Mapping[Origin, gloo.SslConfig] = NO_CONFIGS,
     trying: Trying = ALL_TAKEN,
+    claims: Claims | None = None,
+    match: listener.FilterChainMatch | None = None,
 ) -> list[Chain]:
     """The chains of a listener. What is wrong with a configuration goes to *reports*, and the last good one
-    from the same place is used. So it is while an Envoy has not taken what a configuration newly names."""
+    from the same place is used. So it is while an Envoy has not taken what a configuration newly names.
+    *match* is what all of them take, and *claims* what others do."""
     chains: dict[tuple[bytes, timedelta | None], Chain] = {}
-    taken: dict[str, tuple[Chain, Origin]] = {}
+    claims = claims or Claims()
     for each in brought:
         report = Report()
         refuse_unread(each.config, report)
         context = None if report.errors else downstream_tls(each.config, _within(scope, report))
         names = names_in(context)
         untaken = {name for name in names if not trying.takes(name)}
-        if each.origin in last_good and (context is None or untaken):
-            good = Brought(config=last_good[each.origin], origin=each.origin)
+        if each.place in last_good and (context is None or untaken):
+            good = replace(each, config=last_good[each.place])
             before = downstream_tls(good.config, _within(scope, Report()))
             known = names_in(before)
             if before is not None and (context is None or untaken - known):
@@ -114,17 +128,17 @@ def translate_chains(
         if context is not None:
             timeout = each.config.transport_socket_connect_timeout
             chain = chains.setdefault((encode(context), timeout), Chain(context=context, timeout=timeout))
+            what = "served with another sslConfig, that of"
+            holder = Holder(chain=id(chain), who=str(each.origin.source), one=f"is {what}", all=f"are {what}")
             for name in each.names:
-                other, first = taken.setdefault(name, (chain, each.origin))
-                if other is chain:
-                    chain.names.add(name)
-                    chain.good[each.origin] = each.config
-                else:
-                    what = f"{name} is" if name else "needed: all other names are"
-                    report.error(
-                        "sniDomains", f"{what} served with another sslConfig, that of {first.source}"
-                    )
-        attribute(report, [each.origin], reports)
+                spots = spots_of(match, [name])
+                if (rival := claims.rival(spots, holder.chain)) is not None:
+                    report.error("sniDomains", rival[1].said_of(name))
+                    continue
+                claims.take(spots, holder)
+                chain.names.add(name)
+                chain.good[each.place] = each.config
+        attribute(report, [each.origin], reports, each.lent)
     return [chain for chain in chains.values() if chain.names]
 
 

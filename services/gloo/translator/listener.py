@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import betterproto2
 
@@ -39,7 +40,7 @@ from services.gloo.translator.secret import names_asked_for
 from services.gloo.translator.sources import Origin, Reports, attribute, origins_of
 from services.gloo.translator.ssl import tls_socket
 from services.gloo.translator.supported import refuse_unread
-from services.gloo.translator.tcp import asks_for_names, translate_tcp
+from services.gloo.translator.tcp import asks_for_names, chains_of, translate_tcp
 from shared.codec.encode import encode, pack
 from shared.ref import Source
 from shared.report import Report
@@ -92,11 +93,8 @@ def translate_listener(
         scope = Scope(path="tcpListener", report=report, policy=policy, read=read)
         origins = origins_of(given) or (Origin(source=owner, path=path),)
         return tcp_listener(given, given.tcp_listener, frame, scope, origins, served)
-    options = (given.http_listener and given.http_listener.options) or gloo.HttpListenerOptions()
-    scope = Scope(path="httpListener.options", report=report, policy=policy, read=read)
-    joined = join_patches("on_listener", options, scope)
-    joined.fields |= frame.manager
-    joined.add(own_filters(given.http_listener or gloo.HttpListener(), replace(scope, path="httpListener")))
+    scope = Scope(path="httpListener", report=report, policy=policy, read=read)
+    joined = join_http(given.http_listener or gloo.HttpListener(), frame.manager, scope)
     if conflict:
         report.error("", conflict)
     origins = origins_of(given)
@@ -129,7 +127,8 @@ def tcp_listener(
     served: Resource | None,
 ) -> TranslatedListener:
     """A listener of TCP hosts; what is wrong with one of them is reported and costs only that one."""
-    done = translate_tcp(tcp, scope, served, frame.manager)
+    before = chains_of(served) if served is not None else {}
+    done = translate_tcp(tcp, scope, before, frame.manager)
     sources = frozenset(origin.source for origin in origins)
     found, secrets = None, frozenset[str]()
     if done.chains and not scope.report.errors:
@@ -174,11 +173,23 @@ def check_listener(given: gloo.Listener, report: Report) -> None:
             )
         if given.route_options is not None:
             report.warn("routeOptions", "has no effect on TCP")
-    elif given.http_listener is None:
-        if given.hybrid_listener is None and given.aggregate_listener is None:
-            report.error("", "no listener type; one of httpListener, tcpListener")
-    elif problem := checks.text_value(given.http_listener.stat_prefix, MAX_STAT_PREFIX):
-        report.error("httpListener.statPrefix", problem)
+    elif given.hybrid_listener is not None:
+        if given.ssl_configurations:
+            report.error("sslConfigurations", "goes with httpListener; a matched listener has its own")
+    elif given.http_listener is None and given.aggregate_listener is None:
+        report.error("", "no listener type; one of httpListener, tcpListener, hybridListener")
+
+
+def join_http(given: gloo.HttpListener, manager: Mapping[str, Any], scope: Scope) -> Joined:
+    """What an HTTP listener's options and filters come to; *manager* are more fields of what takes its
+    connections, and *scope* is its own."""
+    options = given.options or gloo.HttpListenerOptions()
+    joined = join_patches("on_listener", options, within(scope, "options"))
+    joined.fields |= manager
+    joined.add(own_filters(given, scope))
+    if problem := checks.text_value(given.stat_prefix, MAX_STAT_PREFIX):
+        scope.error("statPrefix", problem)
+    return joined
 
 
 def own_filters(given: gloo.HttpListener, scope: Scope) -> Patch:

@@ -9,8 +9,8 @@ from protos import gloo
 from services.gloo.plugin import Policy, Reader
 from services.gloo.resources import Resource
 from services.gloo.translator.consul import ConsulSelection
-from services.gloo.translator.listener import listener_conflicts, translate_listener
-from services.gloo.translator.names import route_configuration_name
+from services.gloo.translator.hybrid import HttpPart, fetches, http_parts, translate_any
+from services.gloo.translator.listener import listener_conflicts
 from services.gloo.translator.patches import looked_at
 from services.gloo.translator.route import MAX_BODY
 from services.gloo.translator.sources import Reports
@@ -41,16 +41,18 @@ def translate_proxy(proxy: gloo.Proxy, owner: Source, read: Reader, policy: Poli
     listeners, routes, hosts, selections = [], [], [], set[ConsulSelection]()
     conflicts = listener_conflicts(proxy.listeners)
     for i, given in enumerate(proxy.listeners):
-        done = translate_listener(given, f"listeners[{i}]", owner, policy, conflicts.get(i, ""), read=read)
+        done = translate_any(given, f"listeners[{i}]", owner, policy, conflicts.get(i, ""), read=read)
         merge_reports(reports, done.reports)
-        served = list(serve_hosts(given, f"listeners[{i}]", owner, read, policy, reports))
-        hosts += served
+        for part in http_parts(given):
+            served = list(
+                serve_hosts(given, part, f"listeners[{i}].{part.path}", owner, read, policy, reports)
+            )
+            hosts += served
+            if done.resource is not None and fetches(done.resource, part.routes):
+                routes.append(join_route_configuration(part.routes, served, given.route_options))
         if done.resource is not None:
             listeners.append(done.resource)
             selections |= done.selections
-        if done.resource is not None and given.http_listener is not None:
-            name = route_configuration_name(given.name)
-            routes.append(join_route_configuration(name, served, given.route_options))
     selections.update(*(host.selections for host in hosts))
     return TranslatedProxy(
         listeners=tuple(listeners),
@@ -69,22 +71,26 @@ def check_proxy(proxy: gloo.Proxy) -> Report:
 
 
 def serve_hosts(
-    given: gloo.Listener, path: str, owner: Source, read: Reader, policy: Policy, reports: Reports
+    given: gloo.Listener,
+    part: HttpPart,
+    path: str,
+    owner: Source,
+    read: Reader,
+    policy: Policy,
+    reports: Reports,
 ) -> Iterator[TranslatedHost]:
-    """The virtual hosts of a listener that can stand beside each other."""
-    if given.http_listener is None:
-        return
+    """The virtual hosts of a part of a listener that can stand beside each other."""
     hosts = [
         translate_virtual_host(
             host,
-            f"{path}.httpListener.virtualHosts[{i}]",
+            f"{path}.virtualHosts[{i}]",
             owner,
             read,
             policy,
             max_body=max_body(given),
-            listener=looked_at(given.http_listener.options, gloo.HttpListenerOptions),
+            listener=looked_at(part.http.options, gloo.HttpListenerOptions),
         )
-        for i, host in enumerate(given.http_listener.virtual_hosts)
+        for i, host in enumerate(part.http.virtual_hosts)
     ]
     conflicts = find_conflicts(hosts)
     for i, host in enumerate(hosts):

@@ -8,7 +8,7 @@ objects it was reached through are told of it as a warning, so a mistake costs o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from protos import gloo
@@ -19,6 +19,8 @@ from shared.ref import Ref, Source
 from shared.report import Problem, Report, join
 
 Reports = dict[Source, Report]
+Lent = Mapping[str, "Lender"]
+"""Who lends what, by its path."""
 
 
 class HasSources(Protocol):
@@ -36,11 +38,22 @@ class Origin:
     path: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lender:
+    """Where something stands that a part of a Proxy has from elsewhere; *of* is what the path there is in
+    place of."""
+
+    origin: Origin
+    of: str = ""
+
+    def own(self, path: str) -> str:
+        return path.removeprefix(self.of).removeprefix(".")
+
+
 def origins_of(part: HasSources) -> tuple[Origin, ...]:
     """The objects *part* came from, the outermost first."""
     if part.metadata is not None:
-        entries = dict_of(part.metadata).get("sources")
-        return tuple(_origins(entries if isinstance(entries, list) else []))
+        return tuple(_origins(_list(dict_of(part.metadata), "sources")))
     if part.metadata_static is not None:
         return tuple(
             Origin(source=Source(_kind(entry.resource_kind), ref_of(entry.resource_ref)))
@@ -52,9 +65,50 @@ def origins_of(part: HasSources) -> tuple[Origin, ...]:
 
 def tls_origins_of(part: HasSources) -> list[tuple[Origin, ...]]:
     """Of a listener's TLS configurations, one by one: the objects that brought it."""
-    told = dict_of(part.metadata).get("sslConfigurations") if part.metadata is not None else None
-    entries = [each.get("sources") if isinstance(each, Mapping) else None for each in told or ()]
-    return [tuple(_origins(each)) if isinstance(each, list) else () for each in entries]
+    told = _list(dict_of(part.metadata), "sslConfigurations") if part.metadata is not None else []
+    return list(_tls(told))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatchedOrigins:
+    """The objects a matched listener came from, those of its TLS configurations, and who lends it options."""
+
+    origins: tuple[Origin, ...] = ()
+    tls: tuple[tuple[Origin, ...], ...] = ()
+    lent: Lent = field(default_factory=dict)
+
+
+def matched_origins_of(part: HasSources) -> list[MatchedOrigins]:
+    """Of a hybrid listener's matched ones, one by one."""
+    told = _list(dict_of(part.metadata), "matchedListeners") if part.metadata is not None else []
+    return [_matched(entry) if isinstance(entry, Mapping) else MatchedOrigins() for entry in told]
+
+
+def _matched(entry: Mapping[str, Any]) -> MatchedOrigins:
+    return MatchedOrigins(
+        origins=tuple(_origins(_list(entry, "sources"))),
+        tls=tuple(_tls(_list(entry, "sslConfigurations"))),
+        lent=_lent(_list(entry, "options")),
+    )
+
+
+def _list(entry: Mapping[str, Any], key: str) -> list[Any]:
+    value = entry.get(key)
+    return value if isinstance(value, list) else []
+
+
+def _tls(entries: Sequence[Any]) -> Iterator[tuple[Origin, ...]]:
+    for each in entries:
+        yield tuple(_origins(_list(each, "sources"))) if isinstance(each, Mapping) else ()
+
+
+def _lent(entries: Sequence[Any]) -> dict[str, Lender]:
+    found: dict[str, Lender] = {}
+    for entry in entries:
+        for origin in _origins([entry]):
+            lender = Lender(origin=origin, of=_text(entry, "of") or origin.path or "")
+            found |= {f"{lender.of}.{name}": lender for name in _list(entry, "fields")}
+    return found
 
 
 def _origins(entries: Sequence[Any]) -> Iterator[Origin]:
@@ -77,17 +131,51 @@ def _kind(kind: str) -> str:
     return kind.rpartition(".")[2].lstrip("*")
 
 
-def attribute(report: Report, origins: Sequence[Origin], reports: Reports) -> None:
-    """Hand *report* to the innermost of *origins*, and a warning of its errors to those around it."""
+def lent_to(part: HasSources) -> dict[str, Lender]:
+    """The options of *part* that stand in objects of their own."""
+    return _lent(_list(dict_of(part.metadata), "options")) if part.metadata is not None else {}
+
+
+def attribute(report: Report, origins: Sequence[Origin], reports: Reports, lent: Lent | None = None) -> None:
+    """Hand *report* to the innermost of *origins*, and a warning of its errors to those around it.
+
+    What is wrong with a part that is *lent*, by path, goes to who lends it: that is the innermost then.
+    """
     if report.clean or not origins:
         return
-    *around, owner = origins
-    here = owner.path or ""
-    reports.setdefault(owner.source, Report()).add(report, here)
-    for origin in around:
-        if origin.source != owner.source:
-            for problem in report.errors:
-                inner = Problem(join(here, problem.path), problem.text)
-                reports.setdefault(origin.source, Report()).warn(
-                    origin.path or "", f"{owner.source}: {inner}"
-                )
+    for lender, theirs in _by_lender(report, lent):
+        *around, owner = origins if lender is None else (*origins, lender.origin)
+        here = owner.path or ""
+        _add_new(reports.setdefault(owner.source, Report()), theirs, here)
+        for origin in around:
+            if origin.source != owner.source:
+                told = Report()
+                for problem in theirs.errors:
+                    told.warn("", f"{owner.source}: {Problem(join(here, problem.path), problem.text)}")
+                _add_new(reports.setdefault(origin.source, Report()), told, origin.path or "")
+
+
+def _by_lender(report: Report, lent: Lent | None) -> list[tuple[Lender | None, Report]]:
+    """*report* in parts: what is one's own, and what is each lender's, with paths as they have them."""
+    if not lent:
+        return [(None, report)]
+    parts: dict[Lender | None, Report] = {}
+    for problems, kind in ((report.errors, "errors"), (report.warnings, "warnings")):
+        for problem in problems:
+            lender = next((lent[at] for at in lent if _is_within(problem.path, at)), None)
+            if lender is not None:
+                problem = Problem(lender.own(problem.path), problem.text)
+            getattr(parts.setdefault(lender, Report()), kind).append(problem)
+    return list(parts.items())
+
+
+def _is_within(path: str, outer: str) -> bool:
+    return path.startswith(outer) and path[len(outer) :][:1] in ("", ".", "[")
+
+
+def _add_new(known: Report, more: Report, prefix: str) -> None:
+    """What is lent to several is found in each of them."""
+    found = Report()
+    found.add(more, prefix)
+    known.errors[:] = dict.fromkeys([*known.errors, *found.errors])
+    known.warnings[:] = dict.fromkeys([*known.warnings, *found.warnings])

@@ -29,8 +29,12 @@ READ: Mapping[str, tuple[str, ...]] = {
     "Proxy": ("listeners", *BOOKKEEPING),
     "Listener": (
         *("name", "bindAddress", "bindPort", "useProxyProto", "httpListener", "tcpListener"),
-        *("sslConfigurations", "options", "routeOptions", "metadata", "metadataStatic"),
+        *("hybridListener", "sslConfigurations", "options", "routeOptions", "metadata", "metadataStatic"),
     ),
+    "HybridListener": ALL,
+    "MatchedListener": ALL,
+    "ListenerMatcher": ("sslConfig", "sourcePrefixRanges", "prefixRanges", "destinationPort"),
+    "CidrRange": ALL,
     "ListenerOptions": ("tcpStats", *(feature.name for feature in FEATURES if feature.on_any_listener)),
     "RouteConfigurationOptions": ALL,
     "SourceMetadata": ALL,
@@ -88,13 +92,15 @@ READ: Mapping[str, tuple[str, ...]] = {
     ),
     "ServiceSpec": ("grpc", "grpcJsonTranscoder"),
     "GrpcServiceSpec": ALL,
+    "GrpcServiceSpec.GrpcService": ALL,
     "Metadata": ALL,
     "Status": ALL,
     "NamespacedStatuses": ALL,
 }
 # Checked where they are translated, one by one, so that each answers for itself.
 APART = {
-    *(("Proxy", "listeners"), ("Listener", "sslConfigurations")),
+    *(("Proxy", "listeners"), ("Listener", "sslConfigurations"), ("MatchedListener", "sslConfigurations")),
+    *(("HybridListener", "matchedListeners"), ("ListenerMatcher", "sslConfig")),
     *(("HttpListener", "virtualHosts"), ("VirtualHost", "routes"), ("TcpListener", "tcpHosts")),
     *(("AndFilter", "filters"), ("OrFilter", "filters")),  # filters in filters, of which every field is read
 }
@@ -149,9 +155,16 @@ ENTERPRISE_ONLY: Mapping[str, frozenset[str]] = {
 }
 # Refused, with what to use instead.
 REFUSED: Mapping[tuple[str, str], str] = {
+    ("Listener", "aggregateListener"): "only Gloo's own gateway writes it; hybridListener says the same",
+    ("Proxy", "compressedSpec"): "only Gloo's own gateway writes it; write the listeners as they are",
     ("Upstream", "kube"): "there is no Kubernetes here; use consul or static",
     ("Upstream", "azure"): "Azure functions are not supported; use static with the function app's host",
     ("Upstream", "gcp"): f"{ENTERPRISE}; use static with the service's host",
+    ("Upstream", "awsEc2"): "not supported; register the instances in Consul, or use static",
+    **dict.fromkeys(
+        (("AwsUpstreamSpec", "roleArn"), ("AwsUpstreamSpec", "disableRoleChaining")),
+        "not supported; have Envoy assume the role by its environment (enableCredentialsDiscovey)",
+    ),
     ("ListenerTracingSettings", "openCensusConfig"): "Envoy no longer has it; use openTelemetryConfig",
     ("Destination", "kube"): "there is no Kubernetes here; use upstream or consul",
     ("DestinationSpec", "azure"): "Azure functions are not supported; use static with the app's host",
@@ -160,11 +173,6 @@ REFUSED: Mapping[tuple[str, str], str] = {
         "rest",
     ): "operations are not called by name; transformations of the route set :method, :path and body",
     ("Parameters", "headers"): "not supported; the service gets all headers as gRPC metadata, or use path",
-    ("Upstream", "awsEc2"): "not supported; register the instances in Consul, or use static",
-    **dict.fromkeys(
-        (("AwsUpstreamSpec", "roleArn"), ("AwsUpstreamSpec", "disableRoleChaining")),
-        "not supported; have Envoy assume the role by its environment (enableCredentialsDiscovey)",
-    ),
     **dict.fromkeys(
         (("TransformationStages", "logRequestResponseInfo"), ("Transformation", "logRequestResponseInfo")),
         "not supported; use access logs, or the log of the service behind",

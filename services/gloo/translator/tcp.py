@@ -21,6 +21,7 @@ from services.gloo.features.tunnel import HOST_AND_PORT
 from services.gloo.plugin import Scope, within
 from services.gloo.resources import Resource
 from services.gloo.translator.destination import Found, translate_action
+from services.gloo.translator.matching import Claims, Holder, narrow, spots_of
 from services.gloo.translator.names import TCP_STAT_PREFIX, ref_of
 from services.gloo.translator.network import network_filters
 from services.gloo.translator.patches import Joined
@@ -32,7 +33,6 @@ from shared.report import Report
 TCP_PROXY = "envoy.filters.network.tcp_proxy"
 SNI_CLUSTER = "envoy.filters.network.sni_cluster"
 SHORTEST = timedelta(milliseconds=1)  # between two records of a connection in an access log
-EVERY_NAME = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,35 +45,52 @@ class TcpChains:
 
 
 def translate_tcp(
-    given: gloo.TcpListener, scope: Scope, served: Resource | None, fields: Mapping[str, Any]
+    given: gloo.TcpListener,
+    scope: Scope,
+    before: Mapping[str, listener.FilterChain],
+    fields: Mapping[str, Any],
+    claims: Claims | None = None,
+    match: listener.FilterChainMatch | None = None,
 ) -> TcpChains:
-    """The chains of *given*; what is wrong with all of them goes to *scope*. *served* is the listener as it
-    was before: who had a name then keeps it. *fields* are more of Envoy's TcpProxy."""
+    """The chains of *given*; what is wrong with all of them goes to *scope*. *before* are the chains that
+    served, by host: who had a name then keeps it. *fields* are more of Envoy's TcpProxy, *match* is what all
+    of them take, and *claims* what others do."""
     settings = {**proxy_settings(given, scope), **fields}
     first = first_filters(given, scope)
-    before = chains_of(served) if served is not None else {}
-    done, taken = TcpChains(), dict[str, str]()
+    done, claims = TcpChains(), claims or Claims()
     made: dict[str, listener.FilterChain | None] = {}
     for i in sorted(range(len(given.tcp_hosts)), key=lambda i: given.tcp_hosts[i].name not in before):
         host, report = given.tcp_hosts[i], Report()
         chain = translate_host(host, first, settings, replace(scope, path="", report=report), done.found)
-        clashes = [name for name in names_of(chain) if name in taken]
-        for name in clashes:
-            what = f"{name} goes" if name else "needed: all other names go"
-            report.error("sslConfig.sniDomains", f"{what} to the host {taken[name]}")
+        if chain is not None and match is not None:
+            narrow(chain, match)
         if host.name and host.name in made:
             report.error("name", f"another host is named {host.name}, too")
-        else:
-            made[host.name] = chain if not clashes else None
-            taken |= dict.fromkeys(names_of(made[host.name]), host.name)
+            chain = None
+        elif chain is not None and not take(chain, claims, report):
+            chain = None
+        made.setdefault(host.name, chain)
         done.report.add(report, f"{scope.path}.tcpHosts[{i}]")
     for name in sorted(made):
         stale = before.get(name)
-        if made[name] is None and stale is not None and taken.keys().isdisjoint(names_of(stale)):
+        if made[name] is None and stale is not None and take(stale, claims, Report()):
             made[name] = stale
-            taken |= dict.fromkeys(names_of(stale), name)
     done.chains = [chain for _, chain in sorted(made.items()) if chain is not None]
     return done
+
+
+def take(chain: listener.FilterChain, claims: Claims, report: Report) -> bool:
+    """Have *chain* take its connections, unless some are another's already."""
+    spots = spots_of(chain.filter_chain_match)
+    holder = Holder(chain=id(chain), who=f"the host {chain.name}")
+    rivals = dict.fromkeys(
+        rival[1].said_of(rival[0][0]) for spot in spots if (rival := claims.rival([spot], holder.chain))
+    )
+    for text in rivals:
+        report.error("sslConfig.sniDomains", text)
+    if not rivals:
+        claims.take(spots, holder)
+    return not rivals
 
 
 def translate_host(
@@ -230,18 +247,17 @@ def tunnel(config: gloo.TcpProxySettingsTunnelingConfig, scope: Scope) -> tcp_pr
 
 def asks_for_names(given: gloo.TcpListener, chains: Sequence[listener.FilterChain]) -> bool:
     """Whether Envoy has to look for server names, for which clients must be the first to speak."""
-    return any(chain.filter_chain_match is not None for chain in chains) or any(
+    return any(asks_for_name(chain) for chain in chains) or any(
         host.ssl_config is not None
         or (host.destination is not None and host.destination.forward_sni_cluster_name is not None)
         for host in given.tcp_hosts
     )
 
 
-def names_of(chain: listener.FilterChain | None) -> list[str]:
-    """The server names that a chain takes."""
-    if chain is None:
-        return []
-    return chain.filter_chain_match.server_names if chain.filter_chain_match is not None else [EVERY_NAME]
+def asks_for_name(chain: listener.FilterChain) -> bool:
+    """Whether a chain takes only connections that ask for some name, or those of TLS."""
+    match = chain.filter_chain_match
+    return match is not None and bool(match.server_names or match.transport_protocol)
 
 
 def chains_of(served: Resource) -> dict[str, listener.FilterChain]:

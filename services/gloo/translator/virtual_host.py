@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 
 from protos import gloo
 from protos.envoy import route
@@ -15,7 +16,7 @@ from services.gloo.translator.destination import Found
 from services.gloo.translator.names import FALLBACK_CLUSTER, virtual_host_name
 from services.gloo.translator.patches import Joined, join_patches, looked_at
 from services.gloo.translator.route import MAX_BODY, Surroundings, fallback_route, translate_route
-from services.gloo.translator.sources import Origin, Reports, attribute, origins_of
+from services.gloo.translator.sources import Lent, Origin, Reports, attribute, lent_to, origins_of
 from services.gloo.translator.supported import refuse_unread
 from shared.codec.encode import encode, length_delimited, varint
 from shared.ref import Ref, Source
@@ -29,14 +30,13 @@ VIRTUAL_HOSTS_FIELD = 2  # of envoy.config.route.v3.RouteConfiguration
 class ServedRoute:
     """One route as it is to be served, with all it came to and what it looked at for that."""
 
+    given: gloo.Route
     encoded: tuple[bytes, ...]
     report: Report
     found: Found
     origins: tuple[Origin, ...]
     reads: tuple[tuple[str, Ref, object], ...]
-
-
-Memo = Mapping[tuple[int, bytes], ServedRoute]  # by place and content
+    lent: Lent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class TranslatedHost:
     clusters: frozenset[str]
     filters: frozenset[str]
     selections: frozenset[ConsulSelection]
-    served: Memo = field(repr=False, compare=False)
+    served: Sequence[ServedRoute] = field(repr=False, compare=False)  # one for each route
     terms: object = field(repr=False, compare=False)  # under which ``served`` holds
 
     @property
@@ -77,7 +77,7 @@ class TranslatedHost:
         which are new in it are from, else to those of the whole host."""
         new = [
             route_origins(each.origins, self.owners, i)
-            for (i, _), each in self.served.items()
+            for i, each in enumerate(self.served)
             if good and any(length_delimited(ROUTES_FIELD, one) not in good for one in each.encoded)
         ]
         if len({origins[-1].source if origins else None for origins in new}) != 1:
@@ -129,23 +129,23 @@ def translate_virtual_host(
         virtual_host=name, read=read, policy=policy, max_body=max_body, host=inherited, listener=listener
     )
     terms = (name, policy, max_body, inherited, listener)
-    known = previous.served if previous is not None and previous.terms == terms else {}
-    served: dict[tuple[int, bytes], ServedRoute] = {}
-    for i, given in enumerate(host.routes):
-        key = i, encode(given)
-        each = served[key] = reuse(known.get(key), read) or serve_route(given, i, around)
+    known = previous.served if previous is not None and previous.terms == terms else ()
+    served: list[ServedRoute] = []
+    for i, (given, before) in enumerate(zip_longest(host.routes, known[: len(host.routes)])):
+        each = reuse(before, given, read) or serve_route(given, i, around)
+        served.append(each)
         found.add(each.found)
         sources.update(origin.source for origin in each.origins)
         if not each.report.clean:
             here = [Origin(source=owner, path=f"{path}.routes[{i}]")]
-            attribute(each.report, route_origins(each.origins, origins, i) or here, reports)
+            attribute(each.report, route_origins(each.origins, origins, i) or here, reports, each.lent)
     owners = host_origins(origins) or [Origin(source=owner, path=path)]
     body = b""
     if usable and domains:
-        encoded = [one for each in served.values() for one in each.encoded]
+        encoded = [one for each in served for one in each.encoded]
         with report.collect():
             body = join_host(name, domains, encoded, patch)
-    attribute(report, owners, reports)
+    attribute(report, owners, reports, lent_to(host))
     return TranslatedHost(
         name=name,
         domains=tuple(domains),
@@ -169,9 +169,9 @@ def join_host(name: str, domains: Sequence[str], routes: Sequence[bytes], patch:
     return b"".join((head, *(length_delimited(ROUTES_FIELD, each) for each in routes), encode(tail)))
 
 
-def reuse(served: ServedRoute | None, read: Reader) -> ServedRoute | None:
-    """*served*, if everything it looked at is as it was."""
-    if served is None:
+def reuse(served: ServedRoute | None, given: gloo.Route, read: Reader) -> ServedRoute | None:
+    """*served*, if it is of the same route and everything it looked at is as it was."""
+    if served is None or (served.given is not given and served.given != given):
         return None
     now = [read(kind, ref) is then for kind, ref, then in served.reads]  # all of them, for the record
     return served if all(now) else None
@@ -198,7 +198,13 @@ def serve_route(given: gloo.Route, index: int, around: Surroundings) -> ServedRo
             found = Found(clusters={FALLBACK_CLUSTER})
             encoded = [encode(fallback_route(each)) for each in routes]
     return ServedRoute(
-        encoded=tuple(encoded), report=report, found=found, origins=origins_of(given), reads=tuple(reads)
+        given=given,
+        encoded=tuple(encoded),
+        report=report,
+        found=found,
+        origins=origins_of(given),
+        reads=tuple(reads),
+        lent=lent_to(given),
     )
 
 

@@ -234,14 +234,14 @@ async def test_an_edit_of_routes_does_not_translate_the_listener_again() -> None
     document = proxy(config(CATS, "cats"))
     await world.put(PROXY, "gateway-proxy", document)
     await world.read(cats=tls())
-    unit = world.pipeline.proxies._sheets[PROXY_SOURCE.ref]["listener"].listener
+    unit = world.pipeline.proxies._entries[PROXY_SOURCE.ref]["listener"].listener
     done = unit.done
 
     document["listeners"][0]["httpListener"]["virtualHosts"][0]["routes"][0]["matchers"] = [{"prefix": "/a"}]
     outcome = await world.put(PROXY, "gateway-proxy", document)
 
     assert outcome.snapshots
-    assert world.pipeline.proxies._sheets[PROXY_SOURCE.ref]["listener"].listener.done is done
+    assert world.pipeline.proxies._entries[PROXY_SOURCE.ref]["listener"].listener.done is done
 
 
 @pytest.mark.parametrize("seed", range(20))
