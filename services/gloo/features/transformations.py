@@ -10,9 +10,9 @@ import betterproto2
 
 from protos import gloo
 from protos.envoy import core, hcm, lua, route
-from services.gloo.plugin import ALL, Feature, HttpFilter, Patch, Scope, Stage
+from services.gloo.plugin import ALL, Feature, HttpFilter, Patch, Scope, Stage, within
 from services.gloo.transformations import source
-from services.gloo.transformations.programs import Data, below, plain_program, stage_program, to_json
+from services.gloo.transformations.programs import Data, plain_program, stage_program, to_json
 from shared.codec.encode import pack
 from shared.codec.wellknown import struct_of
 
@@ -39,7 +39,7 @@ def transform_in_stages(staged: gloo.TransformationStages, scope: Scope) -> Patc
         (POST_ROUTING, "postRouting", staged.post_routing),
     ):
         if stage is not None:
-            filters[name] = per_route(stage_program(stage, bool(staged.escape_characters), below(scope, at)))
+            filters[name] = per_route(stage_program(stage, bool(staged.escape_characters), within(scope, at)))
     if staged.post_routing is not None:
         for i, each in enumerate(staged.post_routing.request_transforms):
             if each.clear_route_cache:

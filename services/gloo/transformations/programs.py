@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from protos import gloo
 from services.gloo import checks
-from services.gloo.plugin import Scope
+from services.gloo.plugin import Scope, within
 from services.gloo.re2 import compile_pattern
 from services.gloo.transformations.regex import Program, TooMuch, regex_program
 from services.gloo.transformations.template import BadTemplate, Surroundings, Template, parse_template
@@ -45,18 +45,14 @@ def stage_program(stage: gloo.RequestResponseTransformations, escape: bool, scop
     """What one stage does: the first of ``requests`` and of ``responses`` that fits counts."""
     keep: set[str] = set()
     requests = [
-        choice_program(choice, below(scope, f"requestTransforms[{i}]"), keep, escape)
+        choice_program(choice, within(scope, f"requestTransforms[{i}]"), keep, escape)
         for i, choice in enumerate(stage.request_transforms)
     ]
     responses = [
-        answer_program(answer, below(scope, f"responseTransforms[{i}]"), keep, escape)
+        answer_program(answer, within(scope, f"responseTransforms[{i}]"), keep, escape)
         for i, answer in enumerate(stage.response_transforms)
     ]
     return {"requests": requests, "responses": responses, "keep": sorted(keep)}
-
-
-def below(scope: Scope, at: str) -> Scope:
-    return replace(scope, path=join(scope.path, at))
 
 
 def choice_program(choice: gloo.RequestMatch, scope: Scope, keep: set[str], escape: bool = False) -> Data:
@@ -91,7 +87,7 @@ def transformation(
     """One change; *keep*, for those of answers, collects the request's headers that will be asked for."""
     if given is None:
         return None
-    inner = below(scope, at)
+    inner = within(scope, at)
     if given.header_body_transform is not None:
         about = given.header_body_transform.add_request_metadata
         if about and keep is not None:
@@ -101,7 +97,7 @@ def transformation(
         inner.error("", "nothing to do; one of transformationTemplate, headerBodyTransform")
         return None
     template = given.transformation_template
-    inner = below(inner, "transformationTemplate")
+    inner = within(inner, "transformationTemplate")
     return _Translation(template=template, escape=escape, response=keep is not None, scope=inner).program(
         keep
     )
@@ -321,8 +317,13 @@ def to_json(program: Data) -> str:
     return json.dumps(_set_members(program), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
-def _set_members(value: Any) -> Any:
-    if isinstance(value, dict):
-        members = {name: _set_members(each) for name, each in value.items()}
-        return {name: each for name, each in members.items() if each not in UNSET or name in TEMPLATES}
-    return [_set_members(each) for each in value] if isinstance(value, list) else value
+def _set_members(program: Data) -> Data:
+    found = {}
+    for name, value in program.items():
+        if isinstance(value, dict):
+            found[name] = _set_members(value)
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            found[name] = [_set_members(each) for each in value]
+        elif value not in UNSET or name in TEMPLATES:
+            found[name] = value
+    return found

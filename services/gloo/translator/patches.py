@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from operator import attrgetter
@@ -12,7 +12,7 @@ import betterproto2
 
 from protos._generated.schema import MESSAGES
 from services.gloo.features import FEATURES
-from services.gloo.plugin import Feature, Hook, HttpFilter, Patch, Policy, Scope
+from services.gloo.plugin import Feature, Hook, HttpFilter, Patch, Policy, Scope, within
 from services.gloo.translator.supported import PACKAGE
 from shared.codec.encode import pack
 from shared.report import join
@@ -38,15 +38,10 @@ class Joined:
     def add(self, patch: Patch) -> list[str]:
         """Take over a feature's patch, lists in addition to what is there; give the names that were taken."""
         taken: list[str] = []
-        pairs: tuple[tuple[dict[str, Any], Mapping[str, Any]], ...] = (
-            (self.fields, patch.fields),
-            (self.action, patch.action),
-            (self.protocol, patch.protocol),
-            (self.manager, patch.manager),
-            (self.filters, patch.filters),
-            (self.network, patch.network),
-        )
-        for mine, theirs in pairs:
+        for part in ("fields", "action", "protocol", "manager", "filters", "network"):
+            if not (theirs := getattr(patch, part)):
+                continue
+            mine: dict[str, Any] = getattr(self, part)
             for name, value in theirs.items():
                 if isinstance(value, list):
                     mine[name] = [*mine.get(name, ()), *value]
@@ -72,13 +67,14 @@ def join_patches(place: str, options: betterproto2.Message | None, scope: Scope)
     joined = Joined()
     if options is None:
         return joined
+    scope = replace(scope, options=options)
     values, hooks = _hooks(place, type(options).__name__)
     for value, (name, hook, default) in zip(values(options), hooks, strict=True):
         if value is None or value == EMPTY.get(type(value)):
             value = default(scope.policy) if default is not None else None
         if value is not None:
             at = join(scope.path, name)
-            patch = hook(value, replace(scope, path=at, options=options))
+            patch = hook(value, within(scope, name))
             if taken := joined.add(patch):
                 scope.report.error(at, f"contradicts another option ({', '.join(taken)})")
             if patch.action:
