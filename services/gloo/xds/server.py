@@ -52,9 +52,9 @@ _SERVICES: tuple[tuple[str, str, TypeUrl | None], ...] = (
     ("listener.v3.ListenerDiscoveryService", "Listeners", LISTENER),
     ("route.v3.RouteDiscoveryService", "Routes", ROUTES),
     ("secret.v3.SecretDiscoveryService", "Secrets", SECRET),
+    ("extension.v3.ExtensionConfigDiscoveryService", "ExtensionConfigs", EXTENSION),
 )
 
-    ("extension.v3.ExtensionConfigDiscoveryService", "ExtensionConfigs", EXTENSION),
 
 class Silent:
     """An observer whom nothing interests."""

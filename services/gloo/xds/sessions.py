@@ -44,7 +44,6 @@ REMOVED_AFTER = {
     EXTENSION: (CLUSTER,),
     ROUTES: (LISTENER,),
 }
-PATIENCE = 1.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
