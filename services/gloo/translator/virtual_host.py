@@ -35,7 +35,7 @@ class ServedRoute:
     report: Report
     found: Found
     origins: tuple[Origin, ...]
-    reads: tuple[tuple[str, Ref, object], ...]
+    reads: Mapping[tuple[str, Ref], object]
     lent: Lent
 
 
@@ -173,18 +173,18 @@ def reuse(served: ServedRoute | None, given: gloo.Route, read: Reader) -> Served
     """*served*, if it is of the same route and everything it looked at is as it was."""
     if served is None or (served.given is not given and served.given != given):
         return None
-    now = [read(kind, ref) is then for kind, ref, then in served.reads]  # all of them, for the record
+    now = [read(*key) is then for key, then in served.reads.items()]  # all of them, for the record
     return served if all(now) else None
 
 
 def serve_route(given: gloo.Route, index: int, around: Surroundings) -> ServedRoute:
     """Translate and encode one route. A broken one is left out, or gives way to the fallback."""
-    reads: list[tuple[str, Ref, object]] = []
+    reads: dict[tuple[str, Ref], object] = {}
 
     def read(kind: str, ref: Ref, /) -> object:
-        value = around.read(kind, ref)
-        reads.append((kind, ref, value))
-        return value
+        if (kind, ref) not in reads:
+            reads[kind, ref] = around.read(kind, ref)
+        return reads[kind, ref]
 
     found = Found()
     routes, report = translate_route(given, index, replace(around, read=read), found)
@@ -203,7 +203,7 @@ def serve_route(given: gloo.Route, index: int, around: Surroundings) -> ServedRo
         report=report,
         found=found,
         origins=origins_of(given),
-        reads=tuple(reads),
+        reads=reads,
         lent=lent_to(given),
     )
 
