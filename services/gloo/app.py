@@ -34,6 +34,9 @@ SETTINGS_USED = (
     "directorySecretSource",
     "secretOptions",
     "upstreamOptions",
+    "extauth",
+    "namedExtauth",
+    "ratelimitServer",
 )
 
 

@@ -30,7 +30,10 @@ MAX_STAT_PREFIX = 255
 URI = "http://not-used.example.com/"  # Envoy wants one, and asks the cluster
 STATUSES = frozenset(status.value for status in envoy_type.StatusCode if status.value)
 OFF = route.FilterConfig(disabled=True)
+NOBODY = core.GrpcServiceEnvoyGrpc(cluster_name="gloo.extauth.nobody")  # Envoy crashes where nothing stands
 REFUSING = ext_authz.ExtAuthz(
+    grpc_service=core.GrpcService(envoy_grpc=NOBODY),
+    transport_api_version=core.ApiVersion.V3,
     filter_enabled=NEVER,
     deny_at_disable=core.RuntimeFeatureFlag(default_value=True, runtime_key="gloo.extauth.refuse"),
 )
@@ -89,6 +92,8 @@ def translate(given: gloo.ExtAuthSettings, scope: Scope) -> ext_authz.ExtAuthz:
     )
     if given.http_service is not None:
         cluster = asked_cluster(given.extauthz_server_ref, SERVER, scope, grpc=False)
+        if given.request_body is not None and given.request_body.pack_as_bytes is not None:
+            scope.warn("requestBody.packAsBytes", "has no effect over HTTP; a body is sent as it is")
         to = core.HttpUri(uri=URI, cluster=cluster, timeout=timeout)
         at = within(scope, "httpService")
         out.http_service = over_http(given.http_service, to, given.user_id_header.lower(), at)
