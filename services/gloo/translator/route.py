@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from protos import gloo
-from protos.envoy import core, route
+from protos.envoy import core, grpc_json, route
 from services.gloo import checks
+from services.gloo.features.grpc_json import FILTER as TRANSCODER
 from services.gloo.plugin import Policy, Reader, Scope
 from services.gloo.translator.destination import Found, translate_action
 from services.gloo.translator.match import DEFAULT, translate_matcher
@@ -79,6 +80,7 @@ def translate_any_action(
         to = translate_action(
             given.route_action, "routeAction", around.read, around.policy, report, found, joined.filters
         )
+        check_rewrites(joined, report)
         return {"route": route.RouteAction(**to, **joined.action)}
     for option in joined.forwarding:
         report.warn(option, "has no effect on a route that answers by itself")
@@ -88,6 +90,15 @@ def translate_any_action(
         return {"direct_response": direct_response(given.direct_response_action, around.max_body, report)}
     report.error("", "no action; one of routeAction, redirectAction, directResponseAction")
     return {}
+
+
+def check_rewrites(joined: Joined, report: Report) -> None:
+    """Where a request calls a method of gRPC, its path is no longer the one that it came with."""
+    called = joined.filters.get(TRANSCODER)
+    if isinstance(called, grpc_json.GrpcJsonTranscoder) and called.match_incoming_request_route:
+        for option, field_name in (("prefixRewrite", "prefix_rewrite"), ("regexRewrite", "regex_rewrite")):
+            if field_name in joined.action:
+                report.error(f"options.{option}", "would rewrite the path of the gRPC method that is called")
 
 
 def redirect(
