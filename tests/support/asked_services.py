@@ -127,7 +127,7 @@ class LimitService(GrpcService):
 
 
 class HttpAuth:
-    """Authorizes over plain HTTP, unless the request says ``x-please: deny`` or ``fail``; ``asked`` are requests."""
+    """Authorizes over plain HTTP, unless the request says ``x-please: deny`` or ``fail``."""
 
     def __init__(self) -> None:
         self.port = free_port()
