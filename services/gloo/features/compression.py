@@ -1,16 +1,24 @@
-"""Compression of answers for clients that accept gzip."""
+"""Compression of answers for clients that accept gzip, brotli or Zstandard.
+
+Each encoding is a filter of its own; a route switches all of them off.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
+import betterproto2
+
 from protos import gloo
-from protos.envoy import compressor, core, gzip
+from protos.envoy import brotli, compressor, core, gzip, route, zstd
 from services.gloo.plugin import ALL, Feature, HttpFilter, Patch, Scope, Stage
 from shared.codec.encode import pack
 
 FILTER = "envoy.filters.http.compressor"
-LIBRARY = "envoy.compression.gzip.compressor"
-MEMORY_LEVELS = range(1, 10)
-WINDOW_BITS = range(9, 16)
+BROTLI_FILTER, ZSTD_FILTER = f"{FILTER}.brotli", f"{FILTER}.zstd"
+GZIP_RANGES = {"memoryLevel": range(1, 10), "windowBits": range(9, 16)}
+BROTLI_RANGES = {"quality": range(12), "windowBits": range(10, 25)}
+ZSTD_RANGES = {"compressionLevel": range(1, 23)}
 LEVELS = {
     gloo.GzipCompressionLevelEnum.DEFAULT: gzip.GzipCompressionLevel.DEFAULT_COMPRESSION,
     gloo.GzipCompressionLevelEnum.BEST: gzip.GzipCompressionLevel.BEST_COMPRESSION,
@@ -24,25 +32,46 @@ STRATEGIES = {
 }
 
 
-def compress(wanted: gloo.Gzip, scope: Scope) -> Patch:
-    for name, value, allowed in (
-        ("memoryLevel", wanted.memory_level, MEMORY_LEVELS),
-        ("windowBits", wanted.window_bits, WINDOW_BITS),
-    ):
-        if value is not None and value not in allowed:
-            scope.error(name, f"{value} is out of range; {allowed[0]} to {allowed[-1]}")
-    return Patch(filters={FILTER: translate(wanted)})
-
-
-def translate(wanted: gloo.Gzip) -> compressor.Compressor:
+def with_gzip(wanted: gloo.Gzip, scope: Scope) -> Patch:
+    numbers = {"memoryLevel": wanted.memory_level, "windowBits": wanted.window_bits}
+    check(numbers, GZIP_RANGES, scope)
     library = gzip.Gzip(
         memory_level=wanted.memory_level,
         compression_level=LEVELS[wanted.compression_level],
         compression_strategy=STRATEGIES[wanted.compression_strategy],
         window_bits=wanted.window_bits,
     )
+    return Patch(filters={FILTER: compressing("gzip", library, wanted)})
+
+
+def with_brotli(wanted: gloo.Brotli, scope: Scope) -> Patch:
+    check({"quality": wanted.quality, "windowBits": wanted.window_bits}, BROTLI_RANGES, scope)
+    library = brotli.Brotli(quality=wanted.quality, window_bits=wanted.window_bits)
+    return Patch(filters={BROTLI_FILTER: compressing("brotli", library, wanted)})
+
+
+def with_zstd(wanted: gloo.Zstd, scope: Scope) -> Patch:
+    check({"compressionLevel": wanted.compression_level}, ZSTD_RANGES, scope)
+    library = zstd.Zstd(compression_level=wanted.compression_level, enable_checksum=wanted.enable_checksum)
+    return Patch(filters={ZSTD_FILTER: compressing("zstd", library, wanted)})
+
+
+def check(numbers: dict[str, int | None], ranges: dict[str, range], scope: Scope) -> None:
+    for name, value in numbers.items():
+        allowed = ranges[name]
+        if value is not None and value not in allowed:
+            scope.error(name, f"{value} is out of range; {allowed[0]} to {allowed[-1]}")
+
+
+def compressing(
+    name: str, library: betterproto2.Message, wanted: gloo.Gzip | gloo.Brotli | gloo.Zstd
+) -> compressor.Compressor:
+    """Browsers like all encodings equally and name gzip first, which Envoy would then take."""
     return compressor.Compressor(
-        compressor_library=core.TypedExtensionConfig(name=LIBRARY, typed_config=pack(library)),
+        choose_first=name != "gzip",
+        compressor_library=core.TypedExtensionConfig(
+            name=f"envoy.compression.{name}.compressor", typed_config=pack(library)
+        ),
         response_direction_config=compressor.CompressorResponseDirectionConfig(
             common_config=compressor.CompressorCommonDirectionConfig(
                 min_content_length=wanted.content_length, content_type=list(wanted.content_type)
@@ -53,11 +82,40 @@ def translate(wanted: gloo.Gzip) -> compressor.Compressor:
     )
 
 
+def leave_alone(wanted: gloo.CompressionPerRoute, scope: Scope) -> Patch:
+    if not wanted.disabled:
+        return Patch()
+    off = route.FilterConfig(disabled=True)
+    return Patch(filters=dict.fromkeys((FILTER, BROTLI_FILTER, ZSTD_FILTER), off))
+
+
+def waiting(name: str, kind: str, library: betterproto2.Message, plain: Any) -> HttpFilter:
+    return HttpFilter(name=name, stage=Stage.FAULT, config=compressing(kind, library, plain))
+
+
 FEATURES = (
     Feature(
         name="gzip",
         reads={"Gzip": ALL},
-        on_listener=compress,
-        filter=HttpFilter(name=FILTER, stage=Stage.FAULT, config=translate(gloo.Gzip())),
+        on_listener=with_gzip,
+        filter=waiting(FILTER, "gzip", gzip.Gzip(), gloo.Gzip()),
+    ),
+    Feature(
+        name="brotli",
+        reads={"Brotli": ALL},
+        on_listener=with_brotli,
+        filter=waiting(BROTLI_FILTER, "brotli", brotli.Brotli(), gloo.Brotli()),
+    ),
+    Feature(
+        name="zstd",
+        reads={"Zstd": ALL},
+        on_listener=with_zstd,
+        filter=waiting(ZSTD_FILTER, "zstd", zstd.Zstd(), gloo.Zstd()),
+    ),
+    Feature(
+        name="compression",
+        reads={"CompressionPerRoute": ALL},
+        on_virtual_host=leave_alone,
+        on_route=leave_alone,
     ),
 )

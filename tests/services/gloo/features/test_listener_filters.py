@@ -1,4 +1,4 @@
-"""What a listener does with connections before requests: limits, filters of the user's own, methods, by Envoy."""
+"""What a listener does with connections: limits, filters of the user's own, methods, by a real Envoy."""
 
 from __future__ import annotations
 
@@ -139,7 +139,10 @@ async def test_open_connections_are_told_of_again_and_again(tmp_path: Path) -> N
     log = {"fileSink": {"path": str(tmp_path / "log"), "stringFormat": "open\n"}}
     telling = tcp("tcp", options={"tcpProxySettings": {"accessLogFlushInterval": "0.05s"}})
     telling["options"] = {"accessLoggingService": {"accessLog": [log]}}
-    async with greeting("tcp") as greet, serving(tmp_path, telling, greet=greet) as ports:
-        async with connected(ports["tcp"]):
-            told = lambda: (tmp_path / "log").read_text().splitlines()  # noqa: E731
-            await eventually(told, until=lambda lines: len(lines) > 2)
+    async with (
+        greeting("tcp") as greet,
+        serving(tmp_path, telling, greet=greet) as ports,
+        connected(ports["tcp"]),
+    ):
+        told = lambda: (tmp_path / "log").read_text().splitlines()  # noqa: E731
+        await eventually(told, until=lambda lines: len(lines) > 2)
