@@ -17,6 +17,7 @@ from shared.consul.polling import Holding
 from shared.errors import ConsulError
 from shared.ref import Ref
 from shared.runtime.backoff import Backoff
+from shared.runtime.breath import Breath
 from shared.runtime.hold import Hold
 from shared.runtime.settle import Settle
 from shared.store.kv import KeyValues
@@ -118,11 +119,13 @@ class Upkeep:
 
     async def look(self) -> Outcome:
         """Look once, and write what is ours to write."""
-        inputs = self._inputs
+        inputs, breath = self._inputs, Breath()
         self._looked_at = now = time.monotonic()
-        ours = owned(inputs.stored.values())
-        wanted = self._wanted = wanted_upstreams(inputs.catalog, self._rules, ours)
-        result = reconcile(wanted, inputs.stored, unheard=inputs.unheard, lost=inputs.lost)
+        catalog, stored = dict(inputs.catalog), dict(inputs.stored)  # others go on meanwhile
+        unheard, lost = inputs.unheard, inputs.lost
+        ours = await breath.between(owned(stored.values()))
+        wanted = self._wanted = await breath.between(wanted_upstreams(catalog, self._rules, ours))
+        result = await breath.between(reconcile(wanted, stored, unheard=unheard, lost=lost))
         gone = {ref for ref, write in result.writes.items() if isinstance(write, Delete)}
         if gone - self._kept:
             await self._look_at_history()

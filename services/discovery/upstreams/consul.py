@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from protos import gloo
 from shared.errors import InvalidSettings
+from shared.incremental.units import Steps
 from shared.ref import Ref
 
 LABEL: Final = "discovered_by"
@@ -109,17 +110,20 @@ class Wanted:
         return document
 
 
-def wanted_upstreams(catalog: Catalog, rules: Rules, owners: Mapping[str, str]) -> dict[Ref, Wanted]:
+def wanted_upstreams(catalog: Catalog, rules: Rules, owners: Mapping[str, str]) -> Steps[dict[Ref, Wanted]]:
     """What *catalog* asks for; *owners* tells which service each discovered Upstream there is stands for."""
-    unnamed = [
-        upstream
-        for service, tags, datacenters in merge(catalog)
-        if rules.admit(tags)
-        for upstream in _upstreams(service, tags, datacenters, rules)
-    ]
-    names = assign_names([upstream.candidate for upstream in unnamed], owners)
-    named = [upstream.named(names[upstream.candidate], rules.namespace) for upstream in unnamed]
-    return {upstream.ref: upstream for upstream in named}
+    unnamed: list[_Unnamed] = []
+    for service, tags, datacenters in merge(catalog):
+        yield
+        if rules.admit(tags):
+            unnamed += _upstreams(service, tags, datacenters, rules)
+    names = yield from assign_names([upstream.candidate for upstream in unnamed], owners)
+    wanted: dict[Ref, Wanted] = {}
+    for upstream in unnamed:
+        yield
+        named = upstream.named(names[upstream.candidate], rules.namespace)
+        wanted[named.ref] = named
+    return wanted
 
 
 def merge(catalog: Catalog) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...]]]:
@@ -134,19 +138,21 @@ def merge(catalog: Catalog) -> Iterator[tuple[str, tuple[str, ...], tuple[str, .
         yield service, tuple(sorted(tags[service])), tuple(datacenters[service])
 
 
-def assign_names(candidates: Iterable[Candidate], owners: Mapping[str, str]) -> dict[Candidate, str]:
+def assign_names(candidates: Iterable[Candidate], owners: Mapping[str, str]) -> Steps[dict[Candidate, str]]:
     """An object's name for each (name it would like, service).
 
     A name goes to the service that has it already, else to the one called so, else to the first.
     """
     contenders: defaultdict[str, list[Candidate]] = defaultdict(list)
     for candidate in candidates:
+        yield
         liked, service = candidate
         plain, suffixed = sanitise(liked), with_suffix(liked, service)
         kept = suffixed if owners.get(suffixed) == service != owners.get(plain) else plain
         contenders[kept].append(candidate)
     names: dict[Candidate, str] = {}
     for name, rivals in contenders.items():
+        yield
         rivals.sort(
             key=lambda rival: (owners.get(name) != rival[1], rival[1] != name, rival[0] != name, rival)
         )

@@ -9,6 +9,7 @@ from typing import Any
 from services.discovery.upstreams.consul import LABEL, PLUGIN, Wanted
 from services.discovery.upstreams.edit import Path, Value, edit
 from shared.codec import text
+from shared.incremental.units import Steps
 from shared.ref import Ref
 from shared.store.objects import Stored
 
@@ -73,7 +74,7 @@ def reconcile(
     *,
     unheard: Collection[str] = (),
     lost: Collection[Ref] = (),
-) -> Reconciled:
+) -> Steps[Reconciled]:
     """The writes that make *stored* what *wanted* asks for.
 
     Of datacenters *unheard* of so far nothing is known: what the store says of them stands. What Consul has
@@ -82,6 +83,7 @@ def reconcile(
     writes: dict[Ref, Write] = {}
     problems: dict[Ref, str] = {}
     for ref, upstream in wanted.items():
+        yield
         there = stored.get(ref)
         if there is None or (ref in lost and there.document is None):
             writes[ref] = Create(ref=ref, document=upstream.document())
@@ -92,6 +94,7 @@ def reconcile(
         elif changes := differences(upstream, there, unheard):
             writes[ref] = Update(ref=ref, key=there.key, index=there.index, raw=there.raw, changes=changes)
     for ref, there in stored.items():
+        yield
         if ref in wanted or ref in lost or not is_labelled(there):
             continue
         if (problem := why_not_ours(there)) is not None:
@@ -101,13 +104,14 @@ def reconcile(
     return Reconciled(writes=writes, problems=problems)
 
 
-def owned(stored: Iterable[Stored]) -> dict[str, str]:
+def owned(stored: Iterable[Stored]) -> Steps[dict[str, str]]:
     """The discovered Upstreams by name, with the service each stands for."""
-    return {
-        there.ref.name: str(_get(_consul(there), "serviceName") or "")
-        for there in stored
-        if why_not_ours(there) is None
-    }
+    services: dict[str, str] = {}
+    for there in stored:
+        yield
+        if why_not_ours(there) is None:
+            services[there.ref.name] = str(_get(_consul(there), "serviceName") or "")
+    return services
 
 
 def is_labelled(stored: Stored) -> bool:

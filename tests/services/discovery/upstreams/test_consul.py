@@ -1,21 +1,26 @@
 import re
+from collections.abc import Iterable, Mapping
 
 import pytest
 
 from protos import gloo
-from services.discovery.upstreams.consul import (
-    Rules,
-    TlsTagging,
-    assign_names,
-    sanitise,
-    wanted_upstreams,
-)
+from services.discovery.upstreams import consul
+from services.discovery.upstreams.consul import Candidate, Catalog, Rules, TlsTagging, Wanted, sanitise
 from shared.errors import InvalidSettings
+from shared.incremental.units import at_once
 from shared.ref import Ref
 from shared.store.keys import check_ref
 
 RULES = Rules(namespace="gloo-system")
 NO_OWNERS: dict[str, str] = {}
+
+
+def wanted_upstreams(catalog: Catalog, rules: Rules, owners: Mapping[str, str]) -> dict[Ref, Wanted]:
+    return at_once(consul.wanted_upstreams(catalog, rules, owners))
+
+
+def assign_names(candidates: Iterable[Candidate], owners: Mapping[str, str]) -> dict[Candidate, str]:
+    return at_once(consul.assign_names(candidates, owners))
 
 
 def test_every_service_becomes_an_upstream_with_its_tags_and_datacenters() -> None:

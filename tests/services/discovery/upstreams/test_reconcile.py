@@ -1,10 +1,12 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
+from services.discovery.upstreams import reconcile as reconciling
 from services.discovery.upstreams.consul import Wanted
-from services.discovery.upstreams.reconcile import Create, Delete, Update, owned, reconcile
+from services.discovery.upstreams.reconcile import Create, Delete, Reconciled, Update, owned
 from shared.codec import text
 from shared.consul.ledger import LOST
+from shared.incremental.units import at_once
 from shared.ref import Ref
 from shared.store.keys import UPSTREAM, key
 from shared.store.objects import Stored, decode_value
@@ -24,6 +26,10 @@ def stored(raw: str | bytes, name: str = "petstore", index: int = 7) -> Stored:
     there = decode_value("gloo", key("gloo", UPSTREAM, Ref(NS, name)), raw, index)
     assert there is not None
     return there
+
+
+def reconcile(wanted: Mapping[Ref, Wanted], stored: Mapping[Ref, Stored], **more: Any) -> Reconciled:
+    return at_once(reconciling.reconcile(wanted, stored, **more))
 
 
 def by_ref(*all: Wanted) -> Mapping[Ref, Wanted]:
@@ -185,7 +191,7 @@ def test_a_datacenter_not_heard_of_yet_keeps_its_part() -> None:
 def test_the_discovered_ones_are_known_with_their_services() -> None:
     users = stored("metadata: {name: x, namespace: gloo-system}\nconsul: {serviceName: y}\n", "x")
 
-    assert owned([stored(DISCOVERED), users]) == {"petstore": "petstore"}
+    assert at_once(owned([stored(DISCOVERED), users])) == {"petstore": "petstore"}
 
 
 def test_what_consul_has_lost_is_written_again_as_it_was_once_its_service_is_there() -> None:
