@@ -65,6 +65,8 @@ class Clusters:
         self._tunnels_served = EMPTY
         self._looked: dict[Ref, set[Key]] = {}
         self._secrets: dict[str, frozenset[str]] = {}  # by cluster
+        self._for_whom: dict[str, frozenset[Source]] | None = None
+        self._looks: frozenset[Key] | None = None
         if policy.replace_invalid_routes:
             self.clusters = self.clusters.patched(put=[fallback_resources(policy)[0]])
 
@@ -106,18 +108,21 @@ class Clusters:
         return {ref for ref, looked in self._looked.items() if not looked.isdisjoint(keys)} if keys else set()
 
     @property
-    def looks(self) -> Iterable[Key]:
-        """All that Upstreams look at."""
-        return (key for looked in self._looked.values() for key in looked)
+    def looks(self) -> frozenset[Key]:
+        """All that Upstreams look at; the very same value until that differs."""
+        if self._looks is None:
+            self._looks = frozenset[Key]().union(*self._looked.values())
+        return self._looks
 
     @property
-    def secrets(self) -> dict[str, frozenset[Source]]:
-        """The secrets that clusters name, and the objects they do it for."""
-        found: dict[str, frozenset[Source]] = {}
-        for cluster, names in self._secrets.items():
-            for name in names:
-                found[name] = found.get(name, frozenset()) | self.clusters.by_name[cluster].sources
-        return found
+    def secrets(self) -> Mapping[str, frozenset[Source]]:
+        """The secrets that clusters name, and for which objects; the very same until that differs."""
+        if self._for_whom is None:
+            self._for_whom = found = dict[str, frozenset[Source]]()
+            for cluster, names in self._secrets.items():
+                for name in names:
+                    found[name] = found.get(name, frozenset()) | self.clusters.by_name[cluster].sources
+        return self._for_whom
 
     def remembered(self, ref: Ref) -> list[Resource]:
         """The clusters that a broken Upstream had before the start, to hand to ``patch``."""
@@ -185,19 +190,24 @@ class Clusters:
         return translate_endpoints(cluster, chosen, following.subsets, following.sources)
 
     def _look(self, ref: Ref, looked: set[Key]) -> None:
+        if looked == self._looked.get(ref, set()):
+            return
+        self._looks = None
         if looked:
             self._looked[ref] = looked
         else:
-            self._looked.pop(ref, None)
+            del self._looked[ref]
 
     def _note_secrets(self, put: Iterable[Resource], drop: Iterable[str]) -> None:
         for name in drop:
-            self._secrets.pop(name, None)
+            if self._secrets.pop(name, None):
+                self._for_whom = None
         for made in put:
-            if names := names_asked_for(made.body):
+            names = names_asked_for(made.body)
+            if self._secrets.pop(made.name, None) or names:
+                self._for_whom = None
+            if names:
                 self._secrets[made.name] = names
-            else:
-                self._secrets.pop(made.name, None)
 
     def _follow(self, name: str, following: Following) -> None:
         self._unfollow(name)

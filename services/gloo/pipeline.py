@@ -103,7 +103,11 @@ class Pipeline:
         self._memory = memory or Memory()
         self.clusters = Clusters(instances, policy, self._memory)
         self.secrets = SecretTable()
+        self.secrets_wanted: frozenset[Ref] = frozenset()
+        """The Secrets that objects refer to, and those that something served still needs."""
         self._secret_sets: dict[Ref, dict[TypeUrl, Resources]] = {}
+        self._placed: dict[Ref, tuple[Any, ...]] = {}  # what the secrets of a Proxy were chosen by
+        self._looks: list[Iterable[Key]] = []
         self._stand_ins, self._standing_in = stand_ins, standing_in
         self._known = self._memory.known()  # the choices wanted so far, by cluster
         self._wanted: frozenset[ConsulSelection] = frozenset()  # of these, those wanted now
@@ -160,14 +164,6 @@ class Pipeline:
             outcome.snapshots[role_of(ref)] = self.snapshot(ref)
         return outcome
 
-    @property
-    def secrets_wanted(self) -> frozenset[Ref]:
-        """The Secrets that objects refer to, and those that something served still needs."""
-        sets = (each for both in self._secret_sets.values() for each in both.values())
-        served = (ref_of(name) for each in sets for name in each.by_name)
-        looked = (ref for kind, ref in (*self.clusters.looks, *self.proxies.looks) if kind == SECRET_KIND)
-        return frozenset(ref for ref in (*served, *looked) if isinstance(ref, Ref))
-
     def snapshot(self, ref: Ref) -> Snapshot:
         """All that a Proxy's Envoys are served now."""
         served = self.proxies.served[ref]
@@ -189,9 +185,14 @@ class Pipeline:
         """Give each Proxy the secrets its listeners and clusters name, and no others; those that differ."""
         shared, differing = self.clusters.secrets, set()
         for ref in self._secret_sets.keys() - self.proxies.served.keys():
-            del self._secret_sets[ref]
+            del self._secret_sets[ref], self._placed[ref]
+            differing.add(ref)
         for ref, served in self.proxies.served.items():
-            kept = (name for body in self._standing_in(role_of(ref)) for name in names_asked_for(body))
+            kept = {name for body in self._standing_in(role_of(ref)) for name in names_asked_for(body)}
+            inputs = (shared, kept, served.tried, served.secrets, self.secrets.changes)
+            if self._placed.get(ref) == inputs:
+                continue
+            self._placed[ref] = inputs
             asked = {**dict.fromkeys(kept, frozenset[Source]()), **shared, **served.tried, **served.secrets}
             before, now = self._secret_sets.get(ref, {}), dict[TypeUrl, Resources]()
             for type_url in (SECRET, EXTENSION):
@@ -202,8 +203,20 @@ class Pipeline:
                 if now[type_url] is not old:
                     differing.add(ref)
             self._secret_sets[ref] = now
+        self._want_secrets(again=bool(differing))
+        return differing & self.proxies.served.keys()
+
+    def _want_secrets(self, *, again: bool) -> None:
+        """Bring ``secrets_wanted`` up to date, *again* or when something else is looked at than before."""
+        looks = [self.clusters.looks, *self.proxies.looks]
+        if not again and list(map(id, looks)) == list(map(id, self._looks)):
+            return
+        self._looks = looks
+        looked = (ref for each in looks for kind, ref in each if kind == SECRET_KIND)
+        sets = (each for both in self._secret_sets.values() for each in both.values())
+        served = (ref_of(name) for each in sets for name in each.by_name)
+        self.secrets_wanted = frozenset(ref for ref in (*served, *looked) if isinstance(ref, Ref))
         self.secrets.keep(self.secrets_wanted)
-        return differing
 
     async def _take_upstreams(
         self, changes: Changes, looked_at: set[Key], outcome: Outcome

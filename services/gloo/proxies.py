@@ -203,14 +203,9 @@ class Proxies:
         return any(self._takes(ref, name) for name in unit.trying.untaken)
 
     @property
-    def looks(self) -> Iterable[Key]:
-        """All that listeners look at."""
-        return (
-            key
-            for entries in self._entries.values()
-            for entry in entries.values()
-            for key in entry.listener.looked
-        )
+    def looks(self) -> Iterator[Iterable[Key]]:
+        """What each listener looks at; the very same value until it is translated again."""
+        return (entry.listener.looked for entries in self._entries.values() for entry in entries.values())
 
     def tls(self, ref: Ref) -> dict[str, Mapping[Origin, gloo.SslConfig]]:
         """The last good TLS configurations, by listener and where they stand."""

@@ -20,9 +20,11 @@ from shared.ref import Ref, Source
 
 
 class SecretTable:
-    """``known`` is for reading; it changes with what is in a secret, not with its bytes."""
+    """``known`` is for reading; it changes with what is in a secret, not with its bytes. ``changes`` counts
+    whatever may make ``resources`` differ."""
 
     def __init__(self) -> None:
+        self.changes = 0
         self.known: dict[Ref, Known] = {}
         self._resources: dict[Ref, dict[str, Resource]] = {}
         self._keys: dict[Ref, gloo.AwsSecret] = {}
@@ -30,6 +32,7 @@ class SecretTable:
 
     def take(self, ref: Ref, answer: Answer) -> bool:
         """Take over what was read; whether translation has to look at it again."""
+        self.changes += 1
         before = self.known.get(ref)
         secret = answer.secret or gloo.Secret()
         problem = answer.problem or other_kind(secret, before)
@@ -55,6 +58,7 @@ class SecretTable:
     def try_again(self, refused: Iterable[str]) -> bool:
         """Have Envoys look again for files that they did not find; whether there are such."""
         files = [name for name in refused if secret_of_files(name) is not None]
+        self.changes += bool(files)
         for name in files:
             self._attempts[name] = self._attempts.get(name, 0) + 1
         return bool(files)
