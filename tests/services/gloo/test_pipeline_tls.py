@@ -125,7 +125,7 @@ async def test_a_secret_with_a_problem_keeps_its_last_good_version() -> None:
     assert world.served().body == listener.body
     assert world.secrets == {"secret:ns/cats"}
 
-    await world.read(dogs=answer_of({"aws": {"accessKey": "a"}}, "v1"))
+    await world.read(dogs=answer_of({"aws": {"accessKey": "a", "secretKey": "b"}}, "v1"))
     assert "dogs: ssl.secretRef: Secret ns.dogs: is of kind aws; tls is needed" in world.problems()
 
 
