@@ -14,7 +14,7 @@ from services.gloo.parts import parts_of
 from services.gloo.resources import CLUSTER, LISTENER, ROUTES, Resource, Snapshot, TypeUrl
 from services.gloo.translator.consul import ConsulSelection, SubsetKeys
 from services.gloo.translator.endpoints import NO_SUBSETS
-from services.gloo.translator.names import TUNNEL
+from services.gloo.translator.names import FORWARD_PROXY, TUNNEL
 from services.gloo.translator.sources import Origin
 from services.gloo.xds.wire import mentions
 from shared.ref import Ref, Source
@@ -73,6 +73,12 @@ class Memory:
 
     def listener(self, proxy: Ref, name: str) -> Resource | None:
         return self._of(proxy, LISTENER, name)
+
+    def forward_proxies(self, proxy: Ref) -> dict[str, Resource]:
+        """The clusters that forward to any host, by name."""
+        snapshot = self._snapshots.get(proxy)
+        clusters = snapshot.of(CLUSTER).by_name.items() if snapshot else ()
+        return {name: each for name, each in clusters if name.startswith(FORWARD_PROXY)}
 
     def tls(self, proxy: Ref, listener: str) -> Mapping[Origin, gloo.SslConfig]:
         return self._tls.get(proxy, {}).get(listener, {})

@@ -171,6 +171,8 @@ class Pipeline:
         if served.tried:
             tried = [trial_cluster(name, sources) for name, sources in served.tried.items()]
             clusters = clusters.patched(put=tried)
+        if served.clusters is not EMPTY:
+            clusters = clusters.patched(put=served.clusters.by_name.values())
         return Snapshot(
             {
                 CLUSTER: clusters,

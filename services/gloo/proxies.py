@@ -110,6 +110,7 @@ class ServedProxy:
     routes: Resources = EMPTY
     reports: Reports = field(default_factory=dict)
     selections: frozenset[ConsulSelection] = frozenset()
+    clusters: Resources = EMPTY  # that forward to any host
     secrets: Mapping[str, frozenset[Source]] = field(default_factory=dict)  # by name, and for whom
     tried: Mapping[str, frozenset[Source]] = field(default_factory=dict)  # those nobody refers to yet
     partial: tuple[tuple[str, str], ...] = ()  # hosts without their broken routes, by route configuration
@@ -218,6 +219,7 @@ class Proxies:
         reports: Reports = {owner: check_proxy(proxy)}
         listeners, routes = list(self._fallback[:1]), list(self._fallback[1:])
         selections: set[ConsulSelection] = set()
+        clusters: dict[str, Resource] = {}
         partial: list[tuple[str, str]] = []
         secrets: dict[str, frozenset[Source]] = {}
         tried: dict[str, frozenset[Source]] = {}
@@ -234,6 +236,7 @@ class Proxies:
             }
             if made is not None and made.name not in {each.name for each in listeners}:
                 listeners.append(made)
+                clusters |= {each.name: each for each in done.clusters}
                 asking = done.secrets
                 if made is not done.resource:
                     asking = dict.fromkeys(names_asked_for(made.body), made.sources)
@@ -252,11 +255,18 @@ class Proxies:
                         if name not in hosts and fetches(made, name)
                     ]
                     selections |= done.selections | self._selected(made, before)
+        clusters |= self._still_forwarding(ref, before, clusters, routes)
+        for cluster in clusters.values():
+            for secret in names_asked_for(cluster.body):
+                secrets[secret] = secrets.get(secret, frozenset()) | cluster.sources
         served = ServedProxy(
             listeners=before.listeners.patched(put=listeners, drop=_others(before.listeners, listeners)),
             routes=before.routes.patched(put=routes, drop=_others(before.routes, routes)),
             reports=reports,
             selections=frozenset(selections),
+            clusters=before.clusters.patched(
+                put=clusters.values(), drop=before.clusters.by_name.keys() - clusters.keys()
+            ),
             secrets=secrets,
             tried=tried,
             partial=tuple(partial),
@@ -264,6 +274,17 @@ class Proxies:
         self.served[ref] = served
         self._memory.forget(ref)
         return served
+
+    def _still_forwarding(
+        self, ref: Ref, before: ServedProxy, made: Collection[str], routes: Iterable[Resource]
+    ) -> dict[str, Resource]:
+        """The clusters that forward to any host and were not *made* anew, but that *routes* still need."""
+        known = {**self._memory.forward_proxies(ref), **before.clusters.by_name}
+        return {
+            name: each
+            for name, each in known.items()
+            if name not in made and any(mentions(one.body, [name.encode()]) for one in routes)
+        }
 
     def _selected(self, made: Resource, before: ServedProxy) -> set[ConsulSelection]:
         """What `consul` destinations chose before, as far as *made* still names it."""
@@ -360,6 +381,7 @@ class Proxies:
             self._policy,
             max_body=host.around.max_body,
             listener=host.around.options,
+            routes=host.routes,
             previous=self._units.values.get(host),
         )
 

@@ -128,6 +128,7 @@ def translate_world(
     if (document := _proxy(case)) is not None:
         done = translate_proxy(_decode(gloo.Proxy, document), PROXY, read, policy)
         resources["listeners"] += done.listeners
+        resources["clusters"] += done.clusters
         resources["routes"] += done.routes
         reports.update(done.reports)
         resources["clusters"] += [translate_selection(each, policy) for each in sorted(done.selections)]
@@ -210,9 +211,9 @@ def static_resources(worlds: Mapping[str, World], *, port: int = 0) -> dict[str,
                 each |= {"type": "STATIC", "loadAssignment": documents["endpoints"].get(each["name"], {})}
             place_signatures(each)
             own = f"{name}{each['name']}"
-            clusters.append(
-                {**each, "name": own, "loadAssignment": {**each["loadAssignment"], "clusterName": own}}
-            )
+            if "loadAssignment" in each:
+                each["loadAssignment"]["clusterName"] = own
+            clusters.append({**each, "name": own})
     found = {"listeners": listeners, "clusters": clusters}
     return {**found, "secrets": [static_secret(name) for name in sorted(take_secrets(found))]}
 

@@ -76,8 +76,8 @@ def translate_action(
         if problem := checks.header_name(action.cluster_header, pseudo=True):
             report.error(f"{path}.clusterHeader", problem)
         return {"cluster_header": action.cluster_header}
-    if action.dynamic_forward_proxy is None:
-        report.error(path, "no destination; one of single, multi, upstreamGroup, clusterHeader")
+    known = "single, multi, upstreamGroup, clusterHeader, dynamicForwardProxy"
+    report.error(path, f"no destination; one of {known}")
     return {}
 
 

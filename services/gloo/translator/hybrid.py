@@ -25,6 +25,7 @@ from services.gloo.translator.filter_chains import (
     Trying,
     translate_chains,
 )
+from services.gloo.translator.forward_proxy import forward_proxies
 from services.gloo.translator.listener import (
     TranslatedListener,
     check_listener,
@@ -109,6 +110,7 @@ class Done:
     tls: dict[Origin, gloo.SslConfig] = field(default_factory=dict)
     secrets: dict[str, frozenset[Source]] = field(default_factory=dict)
     selections: frozenset[ConsulSelection] = frozenset()
+    clusters: tuple[Resource, ...] = ()
     broken: bool = False
 
 
@@ -213,6 +215,7 @@ def translate_hybrid(
         tls={place: config for each in done for place, config in each.tls.items()},
         secrets=secrets,
         selections=frozenset[ConsulSelection]().union(*(each.selections for each in done)),
+        clusters=tuple(made for each in done for made in each.clusters),
     )
 
 
@@ -310,11 +313,13 @@ def http_part(
 ) -> Done:
     scope = Scope(path="httpListener", report=report, policy=around.policy, read=around.read)
     joined = join_http(http, around.manager[False], scope)
-    filters = network_filters(routes_of(around.name, part.key), http, joined)
+    routes, sources = routes_of(around.name, part.key), [origin.source for origin in part.told.origins]
+    clusters = forward_proxies(routes, http, scope, sources)
+    filters = network_filters(routes, http, joined)
     claims = Claims() if report.errors else around.claims
     brought = list(configurations(part))
     known = {each.place for each in brought} & around.last_good.keys()
-    done = Done(tls={place: around.last_good[place] for place in known})
+    done = Done(tls={place: around.last_good[place] for place in known}, clusters=clusters)
     if not http.virtual_hosts:
         return done
     if part.tls is not None:

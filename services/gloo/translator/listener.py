@@ -32,6 +32,7 @@ from services.gloo.translator.filter_chains import (
     configurations,
     translate_chains,
 )
+from services.gloo.translator.forward_proxy import forward_proxies
 from services.gloo.translator.names import HTTP_STAT_PREFIX, route_configuration_name
 from services.gloo.translator.network import network_filters as first_filters
 from services.gloo.translator.network import packed
@@ -66,6 +67,7 @@ class TranslatedListener:
     tls: Mapping[Origin, gloo.SslConfig]
     secrets: Mapping[str, frozenset[Source]]
     selections: frozenset[ConsulSelection] = frozenset()
+    clusters: tuple[Resource, ...] = ()  # that forward to any host
 
 
 def translate_listener(
@@ -98,12 +100,14 @@ def translate_listener(
     if conflict:
         report.error("", conflict)
     origins = origins_of(given)
+    sources = {origin.source for origin in origins} or {owner}
+    http = given.http_listener
+    clusters = forward_proxies(route_configuration_name(given.name), http, scope, sources)
     reports = Reports()
     brought = configurations(given, path, owner)
     chains = translate_chains(brought, scope, reports, last_good, trying)
     good = {each.origin: last_good[each.origin] for each in brought if each.origin in last_good}
     found = None
-    http = given.http_listener
     serving = http is not None and http.virtual_hosts and (chains or not given.ssl_configurations)
     if http is not None and serving and not report.errors:
         with report.collect():
@@ -115,6 +119,7 @@ def translate_listener(
         reports=reports,
         tls=good | {origin: config for chain in chains for origin, config in chain.good.items()},
         secrets=secrets_of(chains),
+        clusters=clusters,
     )
 
 

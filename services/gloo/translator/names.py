@@ -12,6 +12,7 @@ FALLBACK_SOCKET = "@fallback_listener_for_invalid_routes"
 HTTP_STAT_PREFIX = "http"
 TCP_STAT_PREFIX = "tcp"
 TUNNEL = "solo_io_generated_self_listener_"
+FORWARD_PROXY = "solo_io_generated_dfp:"
 
 
 def cluster_name(ref: Ref) -> str:
@@ -35,6 +36,11 @@ def consul_cluster_name(service: str, selection: str = "") -> str:
 
 def route_configuration_name(listener: str) -> str:
     return f"{listener}-routes"
+
+
+def forward_proxy_name(routes: str) -> str:
+    """The cluster that forwards to whatever host a request of that route configuration asks for."""
+    return f"{FORWARD_PROXY}{routes}"
 
 
 def virtual_host_name(name: str) -> str:

@@ -27,18 +27,20 @@ from shared.report import Report
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TranslatedProxy:
-    """What a Proxy comes to by itself; the clusters are those of the upstreams."""
+    """What a Proxy comes to by itself; all other clusters are those of the upstreams."""
 
     listeners: tuple[Resource, ...]
     routes: tuple[Resource, ...]
     hosts: tuple[TranslatedHost, ...]
     selections: frozenset[ConsulSelection]
+    clusters: tuple[Resource, ...]  # that forward to any host
     reports: Reports
 
 
 def translate_proxy(proxy: gloo.Proxy, owner: Source, read: Reader, policy: Policy) -> TranslatedProxy:
     reports: Reports = {owner: check_proxy(proxy)}
     listeners, routes, hosts, selections = [], [], [], set[ConsulSelection]()
+    clusters: list[Resource] = []
     conflicts = listener_conflicts(proxy.listeners)
     for i, given in enumerate(proxy.listeners):
         done = translate_any(given, f"listeners[{i}]", owner, policy, conflicts.get(i, ""), read=read)
@@ -53,12 +55,14 @@ def translate_proxy(proxy: gloo.Proxy, owner: Source, read: Reader, policy: Poli
         if done.resource is not None:
             listeners.append(done.resource)
             selections |= done.selections
+            clusters += done.clusters
     selections.update(*(host.selections for host in hosts))
     return TranslatedProxy(
         listeners=tuple(listeners),
         routes=tuple(routes),
         hosts=tuple(hosts),
         selections=frozenset(selections),
+        clusters=tuple(clusters),
         reports=reports,
     )
 
@@ -89,6 +93,7 @@ def serve_hosts(
             policy,
             max_body=max_body(given),
             listener=looked_at(part.http.options, gloo.HttpListenerOptions),
+            routes=part.routes,
         )
         for i, host in enumerate(part.http.virtual_hosts)
     ]

@@ -12,6 +12,7 @@ from services.gloo import checks
 from services.gloo.features.grpc_json import FILTER as TRANSCODER
 from services.gloo.plugin import Policy, Reader, Scope
 from services.gloo.translator.destination import Found, translate_action
+from services.gloo.translator.forward_proxy import forward
 from services.gloo.translator.match import DEFAULT, translate_matcher
 from services.gloo.translator.names import FALLBACK_CLUSTER, route_name
 from services.gloo.translator.patches import Joined, join_patches
@@ -27,6 +28,7 @@ class Surroundings:
     """What is the same for all routes of a virtual host."""
 
     virtual_host: str
+    routes: str  # the name of the route configuration
     read: Reader
     policy: Policy
     max_body: int = MAX_BODY
@@ -76,6 +78,12 @@ def translate_route(
 def translate_any_action(
     given: gloo.Route, joined: Joined, around: Surroundings, report: Report, found: Found
 ) -> dict[str, Any]:
+    if given.route_action is not None and given.route_action.dynamic_forward_proxy is not None:
+        scope = around.scope("routeAction.dynamicForwardProxy", report)
+        to, filters = forward(given.route_action.dynamic_forward_proxy, around.routes, scope)
+        joined.filters.update(filters)
+        found.clusters.add(to["cluster"])
+        return {"route": route.RouteAction(**to, **joined.action)}
     if given.route_action is not None:
         to = translate_action(
             given.route_action, "routeAction", around.read, around.policy, report, found, joined.filters

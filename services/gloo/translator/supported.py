@@ -58,7 +58,7 @@ READ: Mapping[str, tuple[str, ...]] = {
     "Matcher.ConnectMatcher": ALL,
     "HeaderMatcher": ALL,
     "QueryParameterMatcher": ALL,
-    "RouteAction": ("single", "multi", "upstreamGroup", "clusterHeader"),
+    "RouteAction": ALL,
     "MultiDestination": ALL,
     "WeightedDestination": ALL,
     "WeightedDestinationOptions": tuple(feature.name for feature in FEATURES if feature.on_destination),
@@ -127,6 +127,8 @@ WITHOUT_EFFECT: Mapping[tuple[str, str], str] = {
         "TransformationStages",
         "inheritTransformation",
     ): "has no effect here; there is nothing to inherit",
+    ("SocketAddress", "protocol"): "has no effect; dnsResolverOptions.useTcpForDnsLookups has",
+    ("SocketAddress", "ipv4Compat"): "has no effect on an address to connect to",
     ("Upstream", "disableIstioAutoMtls"): "has no effect; there is no Istio here",
     ("RegexMatchAndSubstitute.Pattern", "googleRe2"): "has no effect; settings.gloo.regexMaxProgramSize has",
 }
@@ -167,6 +169,9 @@ REFUSED: Mapping[tuple[str, str], str] = {
     ),
     ("ListenerTracingSettings", "openCensusConfig"): "Envoy no longer has it; use openTelemetryConfig",
     ("Destination", "kube"): "there is no Kubernetes here; use upstream or consul",
+    ("Address", "pipe"): "a DNS server has an IP address; use socketAddress",
+    ("SocketAddress", "namedPort"): "not supported; use portValue",
+    ("SocketAddress", "resolverName"): "not supported; Envoy looks up by DNS",
     ("DestinationSpec", "azure"): "Azure functions are not supported; use static with the app's host",
     (
         "DestinationSpec",

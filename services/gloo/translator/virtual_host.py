@@ -102,9 +102,11 @@ def translate_virtual_host(
     *,
     max_body: int = MAX_BODY,
     listener: gloo.HttpListenerOptions | None = None,
+    routes: str = "",
     previous: TranslatedHost | None = None,
 ) -> TranslatedHost:
     """*path* is the host's in *owner*, the Proxy: there go the problems of a host that names no sources.
+    *routes* is the name of its route configuration.
 
     With its *previous* translation at hand only the routes that differ from it are translated; what the
     others read is read again, so the record of reads is the same as without. Of the *listener*'s options
@@ -126,7 +128,13 @@ def translate_virtual_host(
     sources = {origin.source for origin in origins} or {owner}
     inherited = looked_at(host.options, gloo.VirtualHostOptions)
     around = Surroundings(
-        virtual_host=name, read=read, policy=policy, max_body=max_body, host=inherited, listener=listener
+        virtual_host=name,
+        routes=routes,
+        read=read,
+        policy=policy,
+        max_body=max_body,
+        host=inherited,
+        listener=listener,
     )
     terms = (name, policy, max_body, inherited, listener)
     known = previous.served if previous is not None and previous.terms == terms else ()
