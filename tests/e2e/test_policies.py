@@ -19,6 +19,7 @@ ROUNDS = 5
 ORIGIN = {"allowOrigin": ["https://example.org"], "exposeHeaders": ["x-a"]}
 REWRITE = {"pattern": {"regex": "^/(.*)$"}, "substitution": "/\\1"}
 BUCKET = {"localRatelimit": {"maxTokens": 1000}}
+LIMITS = {"rateLimits": [{"actions": [{"remoteAddress": {}}]}]}
 OF_ROUTES: list[Document] = [
     {},
     {"cors": ORIGIN},
@@ -32,7 +33,8 @@ OF_ROUTES: list[Document] = [
     {"timeout": "3600s", "idleTimeout": "3600s", "maxStreamDuration": {"maxStreamDuration": "3600s"}},
     {"retries": {"retryOn": "5xx"}, "envoyMetadata": {"team": {"name": "pets"}}},
     {"upgrades": [{"websocket": {}}]},
-    {"ratelimit": BUCKET},
+    {"ratelimit": BUCKET | LIMITS},
+    {"extauth": {"customAuth": {}}},
 ]
 OF_HOSTS: list[Document] = [
     {"cors": ORIGIN, "corsPolicyMergeSettings": {"exposeHeaders": "UNION"}},
@@ -40,7 +42,8 @@ OF_HOSTS: list[Document] = [
     {"bufferPerRoute": {"buffer": {"maxRequestBytes": 1000}}},
     {"includeRequestAttemptCount": True, "includeAttemptCountInResponse": True},
     {"stats": {"virtualClusters": [{"name": "all", "pattern": ".*"}]}},
-    {"ratelimitEarly": BUCKET},
+    {"ratelimitEarly": BUCKET | LIMITS},
+    {"extauth": {"disable": True}},
     {"headerManipulation": {"responseHeadersToAdd": [{"header": {"key": "x-a", "value": "b"}}]}},
 ]
 UPDATES = "/stats?filter=lds.update_success|listener_modified|downstream_cx_drain_close"

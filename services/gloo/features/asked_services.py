@@ -11,6 +11,8 @@ from services.gloo.features.upstream_http import speaks_http2
 from services.gloo.plugin import Scope
 from services.gloo.translator.names import cluster_name, ref_of
 
+SHORTEST = timedelta(milliseconds=1)  # Envoy takes less for no limit
+
 
 def asked_cluster(reference: gloo.ResourceRef | None, where: str, scope: Scope, *, grpc: bool = True) -> str:
     """The cluster of a service; while its upstream is not there, it fails like any that does not answer."""
@@ -40,6 +42,8 @@ def patience(given: timedelta | None, otherwise: timedelta, scope: Scope) -> tim
     """How long a service may take."""
     if given is None:
         return otherwise
-    if problem := checks.duration(given, positive=True):
+    if given < SHORTEST:
+        scope.error("requestTimeout", "must be 1ms or more")
+    elif problem := checks.duration(given):
         scope.error("requestTimeout", problem)
     return given

@@ -28,7 +28,7 @@ TIMEOUT = timedelta(milliseconds=200)
 MAX_BODY = 4096
 MAX_STAT_PREFIX = 255
 URI = "http://not-used.example.com/"  # Envoy wants one, and asks the cluster
-STATUSES = frozenset(status.value for status in envoy_type.StatusCode if status.value)
+STATUSES = frozenset(status.value for status in envoy_type.StatusCode if status.value >= 200)
 OFF = route.FilterConfig(disabled=True)
 NOBODY = core.GrpcServiceEnvoyGrpc(cluster_name="gloo.extauth.nobody")  # Envoy crashes where nothing stands
 REFUSING = ext_authz.ExtAuthz(
@@ -63,6 +63,8 @@ def services(scope: Scope) -> Iterator[tuple[str, gloo.ExtAuthSettings, Scope]]:
         yield FILTER, own, scope
     elif policy.extauth is not None:
         yield FILTER, policy.extauth, replace(scope, path="settings.extauth")
+    if "" in policy.named_extauth:
+        scope.report.error("", "settings.namedExtauth: a service without a name")
     for name, given in sorted(policy.named_extauth.items()):
         yield filter_of(name), given, replace(scope, path=f"settings.namedExtauth[{name}]")
 
@@ -119,7 +121,7 @@ def status_on_error(code: int, scope: Scope) -> envoy_type.HttpStatus | None:
     if not code:
         return None
     if code not in STATUSES:
-        scope.error("statusOnError", f"{code} is no status that Envoy knows, such as 403 or 503")
+        scope.error("statusOnError", f"{code} is no status that Envoy answers with, such as 403 or 503")
         return None
     return envoy_type.HttpStatus(code=envoy_type.StatusCode(code))
 

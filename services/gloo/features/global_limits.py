@@ -95,7 +95,7 @@ def as_the_server_says(scope: Scope) -> str:
 
 
 def translate_limit(given: gloo.RateLimitActions, stage: int, scope: Scope) -> route.RateLimit:
-    if not given.actions:
+    if not given.actions and not given.set_actions:
         scope.error("actions", "needs at least one")
     actions = [translate_action(each, within(scope, f"actions[{i}]")) for i, each in enumerate(given.actions)]
     return route.RateLimit(stage=stage, actions=actions)

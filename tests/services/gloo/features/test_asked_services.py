@@ -64,6 +64,8 @@ SETTINGS: Document = {
         "shut": {**DEAD, "statusOnError": 503},
         "bytes": {**SERVER, "requestTimeout": "5s", "requestBody": {"packAsBytes": True}},
         "short": {**SERVER, "requestTimeout": "5s", "requestBody": {"maxRequestBytes": 10}},
+        "gone": {"extauthzServerRef": ref("gone")},
+        "gone-web": {"extauthzServerRef": ref("gone"), "httpService": {}},
         "impatient": {**SERVER, "requestTimeout": "0.05s"},
     }
 }
@@ -269,6 +271,10 @@ LISTENERS: dict[str, Document] = {
         "options": {"ratelimitServer": {"ratelimitServerRef": ref("dead")}},
         "virtualHosts": [host("limited", route("/"), ratelimit=limits([key("a")]))],
     },
+    "gone": {
+        "options": {"ratelimitServer": {"ratelimitServerRef": ref("gone")}},
+        "virtualHosts": [host("limited", route("/"), ratelimit=limits([key("a")]))],
+    },
     "strict": {
         "options": {"ratelimitServer": {"ratelimitServerRef": ref("dead"), "denyOnFail": True}},
         "virtualHosts": [host("limited", route("/"), ratelimit=limits([key("a")]))],
@@ -409,6 +415,8 @@ async def test_requests_are_refused_when_there_is_no_service(world: World) -> No
     assert (await world.ask("bare", "default", "/")).status == 403
     assert (await world.ask("bare", "unknown", "/")).status == 403
     assert (await world.ask("bare", "unknown", "/free")).status == 200
+    assert (await world.ask("bare", "gone", "/")).status == 403
+    assert (await world.ask("bare", "gone-web", "/")).status == 403
 
 
 async def test_a_service_that_takes_too_long_has_failed(world: World) -> None:
@@ -560,4 +568,5 @@ async def test_a_limit_may_be_each_users_as_the_authorization_service_names_them
 
 async def test_a_limit_that_nobody_counts_holds_or_not_as_the_settings_say(world: World) -> None:
     assert (await world.ask("lenient", "limited", "/")).status == 200
+    assert (await world.ask("gone", "limited", "/")).status == 200
     assert (await world.ask("strict", "limited", "/")).status == 500
