@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -88,7 +88,7 @@ USUAL: dict[str, list[Any]] = {
     "retryOn": ["5xx", "reset,connect-failure"],
     "substitution": ["\\0", "/x"],
     "body": ["hello", ""],
-    "domains": ["a.com", "*.b.com", "c.*", "d.com:8080"],
+    "domains": ["a.com", "*.b.com", "c.*", "d.com:8080", *(f"{letter}.org" for letter in "abcdefghijkl")],
     "httpStatus": [503, 404],
     "status": [200, 404],
     "httpProxyHostname": ["example.com:443", "[fd00::1]:80", "10.0.0.1:80"],
@@ -151,12 +151,22 @@ USUAL |= {
     "clusterName": ["sds_server"],
     "certificatesSecretName": ["pair"],
     "transportSocketConnectTimeout": SOON,
+    "bindAddress": ["::", "127.0.0.1"],
+    "bindPort": [8080, 8443, 9000],
+    "proxyNames": ["gateway-proxy", "other"],
+    "labels": ["x", "y"],
+    "virtualServiceSelector": ["x", "y"],
+    "namespaces": ["ns", "*"],
+    "virtualServiceNamespaces": ["ns", "*"],
+    "region": ["us-east-1"],
 }
 NEEDED = {"header", "destination", "hosts", "pattern", "resetHeaders", "destinations", "single", "multi"}
 NEEDED |= {"routeAction", "redirectAction", "directResponseAction", "upstream", "consul", "static"}
-NEEDED |= {"defaultValue", "defaultLimit"}
+NEEDED |= {"defaultValue", "defaultLimit", "virtualHost", "routes", "matchers", "tcpHosts", "matchedGateways"}
 SINGLE = {"healthChecks"}  # lists of one, says Envoy
-NOT_MADE = {"metadata", "metadataStatic", "status", "namespacedStatuses", "discoveryMetadata"}
+FEW = {"matchers", "domains"}  # a route that delegates has one, and who has many is in others' way
+NOT_MADE = {"metadata", "metadataStatic", "namespacedStatuses", "discoveryMetadata"}
+NOT_MADE |= {"protoDescriptor"}  # a file on Envoy's machine, of which we know nothing
 
 
 def random_case(seed: int) -> dict[str, Any]:
@@ -192,11 +202,12 @@ def random_tls_case(seed: int) -> dict[str, Any]:
 
 
 class Case(Random):
-    """A source of randomness that knows how nasty its case shall be."""
+    """A source of randomness that knows how nasty its case shall be, and how many fields are set in it."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, often: float = 0.4) -> None:
         super().__init__(seed)
         self.nasty = 0.1 if seed % 2 else 0.001
+        self.often = often
 
 
 def named(name: str) -> dict[str, str]:
@@ -204,35 +215,52 @@ def named(name: str) -> dict[str, str]:
 
 
 def message(name: str, random: Case, depth: int = 0) -> dict[str, Any]:
-    """A message with some of its fields set, at most one of each oneof, seldom one that is not read."""
+    """A message with some of its fields set, at most one of each oneof, seldom one that is not read.
+
+    *name* is its full one, or without the package where that is gloo.
+    """
+    name = name.removeprefix(PACKAGE)
     if name == "ResourceRef":
-        return named(random.choice(NAMES))
-    fields = MESSAGES[PACKAGE + name]
+        return named(random.choice(NAMES[:3] if random.random() < 0.9 else NAMES))
+    fields = MESSAGES[name if name in MESSAGES else PACKAGE + name]
     made: dict[str, Any] = {}
-    groups: set[str] = set()
+    chosen = choices(name, fields, random)
     for field in random.sample(sorted(fields), len(fields)):
         _, kind, type_name, oneof, shape = fields[field]
-        if field in NOT_MADE or oneof in groups or depth > 6 or random.random() > chance(name, field, random):
+        wanted = chosen[oneof] == field if oneof in chosen else random.random() < chance(name, field, random)
+        if not wanted or depth > 6 or field in NOT_MADE or type_name == f"{PACKAGE}Status":
             continue
-        groups |= {oneof} - {""}
-        often = 1 if field in SINGLE else count(shape, random)
-        members = [value(field, kind, type_name, random, depth) for _ in range(often)]
+        members = [value(field, kind, type_name, random, depth) for _ in range(count(field, shape, random))]
         first = members[0] if members else None
         made[field] = {"one": first, "list": members, "map": {"tag_v1": first} if members else {}}[shape]
     return made
+
+
+def choices(name: str, fields: Mapping[str, Any], random: Case) -> dict[str, str]:
+    """A member of each oneof; of options, where none of them is needed, mostly none."""
+    members: dict[str, list[str]] = {}
+    for field, (*_, oneof, _) in sorted(fields.items()):
+        if oneof and (name not in FIELDS_READ or is_read(name, field) or random.random() < random.nasty / 7):
+            members.setdefault(oneof, []).append(field)
+    often = random.often if name.endswith("Options") else 1 - random.nasty
+    if name == "Matcher" and random.random() < 0.5:
+        return {"path_specifier": "prefix"}  # the only one of routes that delegate
+    return {oneof: random.choice(each) if random.random() < often else "" for oneof, each in members.items()}
 
 
 def chance(name: str, field: str, random: Case) -> float:
     """How likely a field is set."""
     if name in FIELDS_READ and not is_read(name, field):
         return random.nasty / 7
+    if name == "gateway.solo.io.DelegateAction":
+        return random.nasty  # there are two newer ways to say the same
     if field in NEEDED or field in USUAL:
         return 1 - random.nasty
-    return 0.4
+    return random.often
 
 
-def count(shape: str, random: Case) -> int:
-    if shape == "one":
+def count(field: str, shape: str, random: Case) -> int:
+    if shape == "one" or field in SINGLE or (field in FEW and random.random() < 0.8):
         return 1
     return random.randint(1, 3) if random.random() > random.nasty else 0
 
