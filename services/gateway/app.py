@@ -47,6 +47,7 @@ SETTINGS_USED = (
     "watchNamespaces",
     "gateway.alwaysSortRouteTableRoutes",
     "gateway.disableAutoGenGateways",
+    "gateway.isolateVirtualHostsBySslConfig",
     "gateway.persistProxySpec",
     "gateway.readGatewaysFromAllNamespaces",
     "gateway.virtualServiceOptions.oneWayTls",
@@ -94,6 +95,7 @@ class Plan:
             rules=Rules(
                 sort_tables=options.always_sort_route_table_routes,
                 one_way_tls=services.one_way_tls if services is not None else None,
+                isolate_by_tls=bool(options.isolate_virtual_hosts_by_ssl_config),
             ),
         )
 

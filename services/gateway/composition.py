@@ -17,6 +17,7 @@ CREATED_BY = {"created_by": "gateway"}
 """The label of the Proxies that are ours to change and to delete."""
 
 _PATH = "listeners[{}].httpListener.virtualHosts"
+_MATCHED_PATH = "listeners[{}].hybridListener.matchedListeners[{}].httpListener.virtualHosts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +70,10 @@ class Composition:
             metadata = {"name": name, "namespace": self._namespace, "labels": CREATED_BY}
             skeleton = {"metadata": metadata, "listeners": [render_listener(each) for each in listeners]}
             slots = [
-                (_PATH.format(i), host) for i, listener in enumerate(listeners) for host in listener.hosts
+                ((_MATCHED_PATH if listener.head.hybrid else _PATH).format(i, j), host)
+                for i, listener in enumerate(listeners)
+                for j, placed in enumerate(listener.placed)
+                for host in placed.hosts
             ]
             sheet = _Sheet(
                 skeleton, slots, [large.Part(path, self._body(host, parts, before)) for path, host in slots]

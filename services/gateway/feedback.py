@@ -7,10 +7,11 @@ were changed keep what was said of them before, and a new one has no word from g
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from services.gateway.translator.model import GW
+from services.gateway.translator.model import GW, MATCHABLES
 from shared.ref import Ref, Source
 from shared.report import Report
 from shared.store.objects import Stored
@@ -18,6 +19,9 @@ from shared.store.spec import OBSERVED, observed
 from shared.store.status import State, Status, build_status, parse_state
 
 REPORTED_BY = "gateway"
+USED_BY = "usedBy"
+MOST_USERS = 10  # that are told by name
+_LISTENER = re.compile(r"^(hybridGateway\.matchedGateways\[\d+\]\.)?(http|tcp)Listener\.")
 WARNING = "warning: "
 
 Verdict = Mapping[Source, Report]
@@ -71,9 +75,14 @@ class Feedback:
             known.clear()
 
     def status(
-        self, stored: Stored, own: Report, proxies: Collection[str], foreign: Collection[str] = ()
+        self,
+        stored: Stored,
+        own: Report,
+        proxies: Collection[str],
+        foreign: Collection[str] = (),
+        users: Collection[Source] = (),
     ) -> dict[str, Any]:
-        """The status of an object that has a share in *proxies*.
+        """The status of an object that has a share in *proxies*, and is used by *users*.
 
         It says that it is about this version of the object when nobody has yet to speak: when gloo has
         judged all Proxies, or when the object never came to them.
@@ -98,11 +107,9 @@ class Feedback:
                 subresources[name] = before
                 joined.add(_told_before(before, written))
         about = observed(written) if awaited and not own.errors else stored.fingerprint
+        details = ({OBSERVED: about} if about else {}) | ({USED_BY: _names(users)} if users else {})
         return build_status(
-            joined,
-            reported_by=REPORTED_BY,
-            subresources=subresources,
-            details={OBSERVED: about} if about else None,
+            joined, reported_by=REPORTED_BY, subresources=subresources, details=details or None
         )
 
     def _said(self, proxy: str, source: Source) -> Report | None:
@@ -136,10 +143,13 @@ def findings(status: Status) -> dict[Source, Report]:
 
 def _in_the_objects_words(source: Source, text: str) -> str:
     """A path in a listener as it is called in a Gateway."""
-    for listener, gateway in (("httpListener.", "httpGateway."), ("tcpListener.", "tcpGateway.")):
-        if source.kind == GW and text.startswith(listener):
-            return gateway + text.removeprefix(listener)
-    return text
+    return _LISTENER.sub(r"\1\2Gateway.", text) if source.kind in (GW, *MATCHABLES) else text
+
+
+def _names(users: Collection[Source]) -> list[str]:
+    names = [str(user) for user in sorted(users)]
+    more = len(names) - MOST_USERS
+    return names[:MOST_USERS] + ([f"and {more} more"] if more > 0 else [])
 
 
 def _told_before(sub: Status, whole: Status) -> Report:

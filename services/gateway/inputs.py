@@ -20,6 +20,10 @@ from shared.errors import InvalidDocument
 from shared.ref import Source
 from shared.store.keys import (
     GATEWAY,
+    HTTP_LISTENER_OPTION,
+    LISTENER_OPTION,
+    MATCHABLE_HTTP_GATEWAY,
+    MATCHABLE_TCP_GATEWAY,
     PROXY,
     ROUTE_OPTION,
     ROUTE_TABLE,
@@ -35,7 +39,17 @@ from shared.store.watch import ObjectsChange, watch_objects
 
 log = logging.getLogger(__name__)
 
-KINDS = (GATEWAY, VIRTUAL_SERVICE, ROUTE_TABLE, VIRTUAL_HOST_OPTION, ROUTE_OPTION)
+KINDS = (
+    GATEWAY,
+    MATCHABLE_HTTP_GATEWAY,
+    MATCHABLE_TCP_GATEWAY,
+    VIRTUAL_SERVICE,
+    ROUTE_TABLE,
+    LISTENER_OPTION,
+    HTTP_LISTENER_OPTION,
+    VIRTUAL_HOST_OPTION,
+    ROUTE_OPTION,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -233,7 +233,11 @@ class Pipeline:
             self._told.pop(source, None)
             return  # gone, or edited again: the translation has it before it next
         status = self.feedback.status(
-            stored, self.translation.report(source), self.translation.shares(source), self._sink.foreign
+            stored,
+            self.translation.report(source),
+            self.translation.shares(source),
+            self._sink.foreign,
+            self.translation.users(source),
         )
         self._statuses.submit(stored, status)
         self._told[source] = status

@@ -17,26 +17,35 @@ from services.gateway.composition import Composition, Rendered
 from services.gateway.translator.listeners import translate_gateway
 from services.gateway.translator.model import (
     GW,
+    HLO,
+    LO,
+    MATCHABLES,
+    MHG,
+    OPTIONS,
     RO,
     RT,
     RULES,
-    TABLES,
     VHO,
     VS,
+    Head,
+    MatchableTraits,
     Part,
     Read,
     Reports,
     Rules,
+    Section,
     TableTraits,
     TranslatedGateway,
     TranslatedService,
     Version,
+    all_of,
     labels_of,
     report_of,
 )
 from services.gateway.translator.proxy import Plan, plan
 from services.gateway.translator.render import Rendering
 from services.gateway.translator.restore import Restored
+from services.gateway.translator.targets import check_targets, missing_targets, targets_of
 from services.gateway.translator.virtual_service import translate_service
 from shared.incremental.units import Steps, Units, at_once
 from shared.ref import Ref, Source
@@ -75,7 +84,7 @@ class Translation:
             lambda unit, read: translate_gateway(_ref(unit), read)
         )
         self._versions: dict[Source, Version[Any]] = {}
-        self._tables: dict[Ref, TableTraits] = {}
+        self._seen: dict[str, dict[Ref, object]] = {kind: {} for kind in (RT, *MATCHABLES, LO, HLO)}
         self._findings = Findings()
         self._restored = Restored()
         self._adopted = False
@@ -109,7 +118,7 @@ class Translation:
             return touched
         services = yield from self.services.follow_in_steps(VS, changed, self._get)
         gateways = self.gateways.follow(GW, changed, self._get)
-        touched |= self._note(services)
+        touched |= self._note(services) | self._note(gateways)
         yield
         if self._adopted:
             touched |= self.objects.keys()
@@ -123,24 +132,18 @@ class Translation:
     def members(self, proxy: str) -> set[Source]:
         """The objects that have a share in a Proxy."""
         found = {source for source, proxies in self._shares.items() if proxy in proxies}
-        for source in list(found):
-            if (value := self.services.values.get((source.kind, source.ref))) is not None:
-                found |= {Source(RT, table) for table in value.tables}
-        return found
+        return found.union(*(self._findings.used_by(source) for source in found))
 
     def report(self, source: Source) -> Report:
         """Everything found wrong with an object: by decoding, by its own translation, by the plan."""
         found = Report()
         if (stored := self.objects.get(source)) is not None:
             found.add(stored.report)
-            if source.kind in (VHO, RO) and stored.message is not None and stored.message.target_refs:
-                found.warn("targetRefs", "has no effect without Kubernetes; optionsConfigRefs refer to it")
+            found.add(self._alone(source, stored))
         if source in self._findings.by_source:
             for _, report in sorted(self._findings.by_source[source].items(), key=lambda told: told[0]):
                 found.add(report)
         unit = (source.kind, source.ref)
-        if (translated := self.gateways.values.get(unit)) is not None:
-            found.add(translated.report)
         for reports in (self.plan.reports, self._conflicts):
             if source in reports:
                 found.add(reports[source])
@@ -151,10 +154,29 @@ class Translation:
 
     def shares(self, source: Source) -> set[str]:
         """The names of the Proxies that an object has a share in."""
-        if source.kind != RT:
+        if source.kind in (VS, GW):
             return self._shares.get(source, set())
-        users = self._findings.users.get(source.ref, ())
-        return set[str]().union(*(self._shares.get(Source(VS, user), ()) for user in users))
+        users = self._findings.users.get(source, ())
+        return set[str]().union(*(self._shares.get(user, ()) for user in users))
+
+    def users(self, source: Source) -> set[Source]:
+        """Who uses an object that does nothing by itself."""
+        return self._findings.users.get(source, set()) if source.kind in (*OPTIONS, *MATCHABLES) else set()
+
+    def _alone(self, source: Source, stored: Stored) -> Report:
+        """What is wrong with how an object is to be used."""
+        found = Report()
+        if stored.message is None:
+            return found
+        if source.kind in (VHO, RO) and stored.message.target_refs:
+            found.warn("targetRefs", "has no effect without Kubernetes; optionsConfigRefs refer to it")
+        if source.kind in (LO, HLO):
+            found.add(check_targets(source, stored.message))
+            if not found.errors:
+                found.add(missing_targets(source, stored.message, self.objects))
+        if source.kind in MATCHABLES and not self._findings.users.get(source):
+            found.warn("", "no gateway takes it up")
+        return found
 
     def render(self) -> dict[str, Rendered]:
         """All Proxies by name, at the cost of what changed since the last time."""
@@ -172,27 +194,39 @@ class Translation:
             if source.kind == VS:
                 self._rendered.pop(source.ref, None)
             changed.add((source.kind, source.ref))
-            if source.kind == RT and self._tables.pop(source.ref, None) is not None:
-                changed.add((TABLES, ALL))
+            if source.kind in self._seen and source.ref in self._seen[source.kind]:
+                del self._seen[source.kind][source.ref]
+                changed.add((all_of(source.kind), ALL))
         for source, stored in changes.put.items():
             before, self.objects[source] = self.objects.get(source), stored
             if before is not None and stored.same_spec(before):
                 continue
             known = self._versions.get(source)
-            self._versions[source] = Version(current=stored.message, good=known.good if known else None)
+            current = stored.message
+            if current is not None and source.kind in (LO, HLO) and check_targets(source, current).errors:
+                current = None
+            self._versions[source] = Version(current=current, good=known.good if known else None)
             changed.add((source.kind, source.ref))
-            if source.kind == RT and stored.message is not None:
-                traits = _table_traits(stored.message)
-                if self._tables.get(source.ref) != traits:
-                    self._tables[source.ref] = traits
-                    changed.add((TABLES, ALL))
+            if source.kind in self._seen and self._look_at(source, current):
+                changed.add((all_of(source.kind), ALL))
         return changed
+
+    def _look_at(self, source: Source, message: Any) -> bool:
+        """Note what selectors see of an object; whether that differs. They go on with what they saw of one
+        that cannot be read."""
+        seen = self._seen[source.kind]
+        if message is None and (source.ref in seen or source.kind not in MATCHABLES):
+            return False
+        traits = _traits(source, message)
+        differs = seen.get(source.ref) != traits
+        seen[source.ref] = traits
+        return differs
 
     def _get(self, key: Unit) -> object:
         kind, ref = key
         if isinstance(ref, Ref):
             return self._versions.get(Source(kind, ref))
-        return self._tables if kind == TABLES else self.rules
+        return self.rules if kind == RULES else self._seen[kind.removesuffix("s")]
 
     def _service(self, unit: Unit, read: Read) -> TranslatedService:
         ref = _ref(unit)
@@ -202,10 +236,12 @@ class Translation:
         return translated
 
     def _note(self, units: Iterable[Unit]) -> set[Source]:
-        """Index what the virtual services' units found; the objects concerned, before or after."""
-        return set[Source]().union(
-            *(self._findings.set(_ref(unit), self.services.values.get(unit)) for unit in units)
-        )
+        """Index what units found; the objects concerned, before or after."""
+        found = set[Source]()
+        for kind, ref in ((kind, _ref((kind, ref))) for kind, ref in units):
+            values = self.services.values if kind == VS else self.gateways.values
+            found |= self._findings.set(Source(kind, ref), values.get((kind, ref)))
+        return found
 
     # Placing
 
@@ -255,9 +291,7 @@ class Translation:
         shares = planned.shares()
         touched |= _differing(self.plan.reports, planned.reports) | _differing(self._conflicts, conflicts)
         for source in _differing(self._shares, shares):
-            touched.add(source)
-            value = self.services.values.get((source.kind, source.ref))
-            touched |= {Source(RT, table) for table in value.tables} if value else set()
+            touched |= {source} | self._findings.used_by(source)
         self.plan, self._before, self._chosen, self._losing = planned, planned.before, chosen, losing
         self._conflicts, self._shares = conflicts, shares
         return touched
@@ -292,9 +326,22 @@ class Translation:
         return self._note(self.services.update(keys, self._get))
 
     def _gateway(self, unit: Unit) -> TranslatedGateway:
+        """A gateway, with what stored Proxies hold of it where there is no last good version."""
         value = self.gateways.values[unit]
         stored = self._restored.heads.get(_ref(unit))
-        return value if stored is None or value.held is not None else replace(value, held=stored)
+        if stored is None:
+            return value
+        if value.offered is not None and (kept := self._kept(value, stored)):
+            order = {section.key: i for i, section in enumerate(stored.sections)}
+            sections = sorted(
+                (*value.offered.sections, *kept), key=lambda section: order.get(section.key, len(order))
+            )
+            value = replace(value, offered=replace(value.offered, sections=tuple(sections)))
+        return value if value.held is not None else replace(value, held=stored)
+
+    def _kept(self, value: TranslatedGateway, stored: Head) -> list[Section]:
+        """The sections of a stored head that its gateway lacks now."""
+        return [section for section in stored.sections if section.key in value.lacking]
 
     # Remembering
 
@@ -303,52 +350,66 @@ class Translation:
         parts, heads = dict(self._restored.parts), dict(self._restored.heads)
         for source in touched:
             version = self._versions.get(source)
-            if version is None:
-                parts.pop(source.ref, None) if source.kind == VS else None
-                heads.pop(source.ref, None) if source.kind == GW else None
-            elif version.current is not None and self._serves(source) and not self.report(source).errors:
-                if version.good is not version.current:
-                    self._versions[source] = replace(version, good=version.current)
+            good = self._good(source, version) if version is not None else None
+            if version is not None and good is not None and version.good is not good:
+                self._versions[source] = replace(version, good=good)
+            if version is None or good is not None:
                 parts.pop(source.ref, None) if source.kind == VS else None
                 heads.pop(source.ref, None) if source.kind == GW else None
             yield
         self._restored = replace(self._restored, parts=parts, heads=heads)
 
+    def _good(self, source: Source, version: Version[Any]) -> Any:
+        """The version of an object to go back to from now on, None if there is no newer one."""
+        if version.current is None or not self._serves(source):
+            return None
+        if not self.report(source).errors:
+            return version.current
+        value, planned = self.gateways.values.get((source.kind, source.ref)), self.plan.reports.get(source)
+        return value.mended if value is not None and not (planned and planned.errors) else None
+
     def _serves(self, source: Source) -> bool:
         if source.kind == VS:
             value = self.services.values.get((VS, source.ref))
             return value is not None and value.offered is not None and value.offered.complete
-        return True
+        gateway, stored = self.gateways.values.get((source.kind, source.ref)), None
+        if gateway is not None:
+            stored = self._restored.heads.get(source.ref)
+        return gateway is None or stored is None or not self._kept(gateway, stored)
 
 
 class Findings:
-    """What the virtual services' translations found, by the object it was found on."""
+    """What the translations of virtual services and gateways found, by the object it was found on."""
 
     def __init__(self) -> None:
-        self.by_source: defaultdict[Source, dict[Ref, Report]] = defaultdict(dict)
-        self.users: defaultdict[Ref, set[Ref]] = defaultdict(set)
-        self._told: dict[Ref, TranslatedService] = {}
+        self.by_source: defaultdict[Source, dict[Source, Report]] = defaultdict(dict)
+        self.users: defaultdict[Source, set[Source]] = defaultdict(set)
+        self._told: dict[Source, TranslatedService | TranslatedGateway] = {}
 
-    def set(self, service: Ref, value: TranslatedService | None) -> set[Source]:
-        """Replace what *service*'s translation found; the objects that had or have a finding or a user."""
-        touched: set[Source] = {Source(VS, service)}
-        if (old := self._told.pop(service, None)) is not None:
+    def used_by(self, user: Source) -> frozenset[Source]:
+        value = self._told.get(user)
+        return value.used if value is not None else frozenset()
+
+    def set(self, user: Source, value: TranslatedService | TranslatedGateway | None) -> set[Source]:
+        """Replace what *user*'s translation found; the objects that had or have a finding or a user."""
+        touched = {user}
+        if (old := self._told.pop(user, None)) is not None:
             for source in old.reports:
-                self.by_source[source].pop(service, None)
+                self.by_source[source].pop(user, None)
                 if not self.by_source[source]:
                     del self.by_source[source]
-            for table in old.tables:
-                self.users[table].discard(service)
-                if not self.users[table]:
-                    del self.users[table]
-            touched |= set(old.reports) | {Source(RT, table) for table in old.tables}
+            for used in old.used:
+                self.users[used].discard(user)
+                if not self.users[used]:
+                    del self.users[used]
+            touched |= old.reports.keys() | old.used
         if value is not None:
-            self._told[service] = value
+            self._told[user] = value
             for source, report in value.reports.items():
-                self.by_source[source][service] = report
-            for table in value.tables:
-                self.users[table].add(service)
-            touched |= set(value.reports) | {Source(RT, table) for table in value.tables}
+                self.by_source[source][user] = report
+            for used in value.used:
+                self.users[used].add(user)
+            touched |= value.reports.keys() | value.used
         return touched
 
 
@@ -356,8 +417,17 @@ def _ref(unit: Unit) -> Ref:
     return cast("Ref", unit[1])
 
 
-def _table_traits(table: gateway.RouteTable) -> TableTraits:
-    return TableTraits(labels=labels_of(table.metadata), weight=table.weight or 0)
+def _traits(source: Source, message: Any) -> object:
+    """What selectors see of an object; of one that was never read nothing but that it is there."""
+    if message is None:
+        return MatchableTraits(known=False)
+    labels = labels_of(message.metadata)
+    if source.kind == RT:
+        return TableTraits(labels=labels, weight=message.weight or 0)
+    if source.kind not in MATCHABLES:
+        return targets_of(source, message)
+    ssl = source.kind == MHG and message.matcher is not None and message.matcher.ssl_config is not None
+    return MatchableTraits(labels=labels, ssl=ssl)
 
 
 def _differing(before: Mapping[Source, object], after: Mapping[Source, object]) -> set[Source]:

@@ -248,7 +248,7 @@ class Proxies:
                     if fetches(made, name):
                         routes.append(join_route_configuration(name, some, given.route_options))
                         selections.update(*(host.selections for host in some))
-                if given.http_listener is None:  # some of it may go on as it was, and have been of HTTP
+                if given.http_listener is None or made is not done.resource:  # some may go on as it was
                     routes += [
                         each
                         for name, each in before.routes.by_name.items()

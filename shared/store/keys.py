@@ -50,6 +50,10 @@ VIRTUAL_HOST_OPTION = Kind(
 ROUTE_OPTION = Kind(name="RouteOption", group=_GATEWAY, plural="routeoptions", short="rtopts")
 MATCHABLE_HTTP_GATEWAY = Kind(name="MatchableHttpGateway", group=_GATEWAY, plural="httpgateways", short="hgw")
 MATCHABLE_TCP_GATEWAY = Kind(name="MatchableTcpGateway", group=_GATEWAY, plural="tcpgateways", short="tgw")
+LISTENER_OPTION = Kind(name="ListenerOption", group=_GATEWAY, plural="listeneroptions", short="lisopts")
+HTTP_LISTENER_OPTION = Kind(
+    name="HttpListenerOption", group=_GATEWAY, plural="httplisteneroptions", short="hlisopts"
+)
 PROXY = Kind(name="Proxy", group=_GLOO, plural="proxies", short="px")
 UPSTREAM = Kind(name="Upstream", group=_GLOO, plural="upstreams", short="us")
 UPSTREAM_GROUP = Kind(name="UpstreamGroup", group=_GLOO, plural="upstreamgroups", short="ug")
@@ -63,6 +67,8 @@ KINDS: Final = (
     ROUTE_OPTION,
     MATCHABLE_HTTP_GATEWAY,
     MATCHABLE_TCP_GATEWAY,
+    LISTENER_OPTION,
+    HTTP_LISTENER_OPTION,
     PROXY,
     UPSTREAM,
     UPSTREAM_GROUP,

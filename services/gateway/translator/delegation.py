@@ -19,16 +19,22 @@ from services.gateway.translator.model import (
     RO,
     RT,
     RULES,
-    TABLES,
+    Lent,
     Read,
     Routed,
     Rules,
     Step,
     TableTraits,
     Version,
+    all_of,
     report_of,
 )
-from services.gateway.translator.options import add_options, inherit_transformations, merge_options
+from services.gateway.translator.options import (
+    add_options,
+    inherit_lent,
+    inherit_transformations,
+    merge_options,
+)
 from shared.errors import InvalidResource
 from shared.ref import Ref, Source
 from shared.report import Report, join
@@ -51,6 +57,7 @@ class Parent:
     steps: tuple[Step, ...]
     inheritance: Inheritance
     options: gloo.RouteOptions | None
+    lent: Lent
     name: str
 
 
@@ -67,7 +74,7 @@ class Walk:
     host: gloo.VirtualHostOptions | None = None
     held: frozenset[Ref] = frozenset()
     reports: dict[Source, Report] = field(default_factory=dict)
-    tables: set[Ref] = field(default_factory=set)
+    used: set[Source] = field(default_factory=set)
     blamed: set[Ref] = field(default_factory=set)
     complete: bool = True
     visits: int = 0
@@ -102,8 +109,12 @@ class Walk:
         if inheritance is not None:
             matchers = inherit(matchers, inheritance)
         refs, here = route.options_config_refs, steps[-1].source.ref.namespace
-        options = add_options(route.options, refs, RO, here, self.read, partial(self._warn, steps))
+        options, lent, used = add_options(
+            route.options, refs, RO, here, self.read, partial(self._warn, steps)
+        )
+        self.used |= used
         if parent is not None:
+            lent = {**lent, **inherit_lent(options, parent.options, parent.lent)}
             options = merge_options(options, parent.options)
         else:
             options = inherit_transformations(options, self.host)
@@ -117,6 +128,7 @@ class Walk:
                     rest=inheritance.rest if inheritance else bool(route.inheritable_matchers),
                 ),
                 options=options,
+                lent=lent,
                 name=name,
             )
             return self._delegate(route.delegate_action, below)
@@ -133,6 +145,7 @@ class Walk:
                 name=name,
                 own=options is route.options and parent is None,
                 steps=steps,
+                lent=lent,
             )
         ]
 
@@ -159,7 +172,7 @@ class Walk:
         """The tables a selector chooses, with their weight, in order of weight and name."""
         labels.check(selector.expressions, "delegateAction.selector.expressions")
         everywhere, namespaces = "*" in selector.namespaces, selector.namespaces or [namespace]
-        tables: Mapping[Ref, TableTraits] = self.read(TABLES, ALL) or {}
+        tables: Mapping[Ref, TableTraits] = self.read(all_of(RT), ALL) or {}
         return sorted(
             (traits.weight, ref)
             for ref, traits in tables.items()
@@ -175,7 +188,7 @@ class Walk:
             return []
         if len(chain) > MAX_DEPTH:
             raise InvalidResource("delegateAction", f"is nested deeper than {MAX_DEPTH} route tables")
-        self.tables.add(ref)
+        self.used.add(source)
         table = self._version(ref, parent.steps)
         if table is None:
             return []

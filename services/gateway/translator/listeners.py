@@ -6,15 +6,27 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from protos import gateway
-from services.gateway.translator import labels
-from services.gateway.translator.model import GW, Document, Head, Read, TranslatedGateway, Version
-from services.gateway.translator.render import fill_namespaces
+from services.gateway.translator.model import (
+    GW,
+    LO,
+    RULES,
+    Document,
+    Head,
+    Read,
+    Rules,
+    TranslatedGateway,
+    Version,
+)
+from services.gateway.translator.render import lenders
+from services.gateway.translator.sections import Sections
 from shared.codec.documents import to_document
 from shared.errors import InvalidResource
-from shared.ref import Ref
+from shared.ref import Ref, Source
 from shared.report import Report
 from shared.store.keys import check_ref
+from shared.store.view import ALL
 
+ISOLATE = "gateway.solo.io/isolate_vhost"  # an annotation
 DEFAULT_PROXY = "gateway-proxy"
 MAX_PORT = 65535
 
@@ -24,17 +36,18 @@ def translate_gateway(ref: Ref, read: Read) -> TranslatedGateway:
     version: Version[gateway.Gateway] = read(GW, ref)
     outcome = TranslatedGateway()
     if version.current is not None:
-        report = Report()
-        head = _translate(ref, version.current, report)
-        outcome = TranslatedGateway(offered=None if report.errors else head, report=report)
+        outcome = _translate(ref, version.current, version.fallback, read)
     if version.fallback is None:
         return outcome
-    unheard = Report()
-    head = _translate(ref, version.fallback, unheard)
-    return replace(outcome, held=None if unheard.errors else head)
+    last = _translate(ref, version.fallback, None, read)
+    return replace(outcome, held=last.offered, used=outcome.used | last.used)
 
 
-def _translate(ref: Ref, written: gateway.Gateway, report: Report) -> Head | None:
+def _translate(
+    ref: Ref, written: gateway.Gateway, good: gateway.Gateway | None, read: Read
+) -> TranslatedGateway:
+    source = Source(GW, ref)
+    report = Report()
     with report.collect():
         _check_address(written.bind_address)
     if not 0 < written.bind_port <= MAX_PORT:
@@ -42,10 +55,12 @@ def _translate(ref: Ref, written: gateway.Gateway, report: Report) -> Head | Non
     for i, name in enumerate(written.proxy_names):
         with report.collect():
             _check_proxy_name(name, f"proxyNames[{i}]")
-    if written.hybrid_gateway is not None:
-        report.error("hybridGateway", "not supported yet")
-    elif written.http_gateway is None and written.tcp_gateway is None:
-        report.error("", "has no type: set httpGateway or tcpGateway")
+    made = Sections(read=read, ref=ref, isolated=_isolates(written, read))
+    with report.collect():
+        made.add(written, good)
+    options, lent = made.lend(LO, [source], written.options)
+    broken = bool(report.errors or (made.report.errors and written.hybrid_gateway is None))
+    made.report.errors[:0] = report.errors
     listener: Document = {
         "name": f"listener-{written.bind_address}-{written.bind_port}",
         "bindAddress": written.bind_address,
@@ -53,37 +68,35 @@ def _translate(ref: Ref, written: gateway.Gateway, report: Report) -> Head | Non
     }
     if written.use_proxy_proto is not None:
         listener["useProxyProto"] = written.use_proxy_proto
-    if written.options is not None:
-        listener["options"] = to_document(written.options)
+    if options is not None:
+        listener["options"] = to_document(options)
     if written.route_options is not None:
         listener["routeOptions"] = to_document(written.route_options)
-    if written.tcp_gateway is not None:
-        listener["tcpListener"] = _tcp(written.tcp_gateway, ref.namespace)
-        if written.ssl:
-            report.warn("ssl", "has no effect on TCP; each of tcpHosts has an sslConfig of its own")
-    http: Document | None = None
-    if written.http_gateway is not None:
-        http = {}
-        if written.http_gateway.options is not None:
-            http["options"] = to_document(written.http_gateway.options)
-        _check_selection(written.http_gateway, report)
-    return Head(
+    head = Head(
         name=listener["name"],
         address=written.bind_address,
         port=written.bind_port,
-        ssl=written.ssl,
         proxies=tuple(dict.fromkeys(written.proxy_names)) or (DEFAULT_PROXY,),
-        selection=written.http_gateway,
+        hybrid=written.hybrid_gateway is not None
+        or any(section.isolated and section.ssl for section in made.sections),
         listener=listener,
-        http=http,
+        lent=tuple(lenders(lent)),
+        sections=tuple(made.sections),
+    )
+    return TranslatedGateway(
+        offered=None if broken else head,
+        used=frozenset(made.used),
+        reports=made.reports,
+        mended=made.mended,
+        lacking=frozenset(made.lacking),
     )
 
 
-def _tcp(written: gateway.TcpGateway, namespace: str) -> Document:
-    document = to_document(written)
-    for host in document.get("tcpHosts", ()):
-        fill_namespaces(host.get("destination", {}), namespace)
-    return document
+def _isolates(written: gateway.Gateway, read: Read) -> bool:
+    """Whether each TLS configuration has virtual hosts of its own; a Gateway may decide for itself."""
+    rules: Rules = read(RULES, ALL)
+    said = (written.metadata.annotations if written.metadata is not None else {}).get(ISOLATE)
+    return rules.isolate_by_tls if said is None else said == "true"
 
 
 def _check_address(address: str) -> None:
@@ -101,21 +114,3 @@ def _check_proxy_name(name: str, path: str) -> None:
         check_ref(Ref("proxy", name))
     except InvalidResource as invalid:
         raise InvalidResource(path, invalid.problem) from invalid
-
-
-def _check_selection(http: gateway.HttpGateway, report: Report) -> None:
-    """Of the ways to choose virtual services one decides; the others are not passed over in silence."""
-    given = [
-        ("virtualServiceExpressions", http.virtual_service_expressions),
-        ("virtualServiceSelector", http.virtual_service_selector),
-        ("virtualServices", http.virtual_services),
-    ]
-    names = [name for name, value in given if value]
-    for name in names[1:]:
-        report.warn(f"httpGateway.{name}", f"has no effect beside {names[0]}")
-    if names[:1] == ["virtualServices"] and http.virtual_service_namespaces:
-        report.warn("httpGateway.virtualServiceNamespaces", "has no effect beside virtualServices")
-    if http.virtual_service_expressions is not None:
-        with report.collect():
-            path = "httpGateway.virtualServiceExpressions.expressions"
-            labels.check(http.virtual_service_expressions.expressions, path)

@@ -10,9 +10,22 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 from protos import gateway, gloo
 from shared.ref import Ref, Source
 from shared.report import Report
-from shared.store.keys import GATEWAY, ROUTE_OPTION, ROUTE_TABLE, VIRTUAL_HOST_OPTION, VIRTUAL_SERVICE
+from shared.store.keys import (
+    GATEWAY,
+    HTTP_LISTENER_OPTION,
+    LISTENER_OPTION,
+    MATCHABLE_HTTP_GATEWAY,
+    MATCHABLE_TCP_GATEWAY,
+    ROUTE_OPTION,
+    ROUTE_TABLE,
+    VIRTUAL_HOST_OPTION,
+    VIRTUAL_SERVICE,
+)
 
 M = TypeVar("M")
+
+Lent: TypeAlias = Mapping[str, Source]
+"""By option, the object that it comes from."""
 
 Read: TypeAlias = Callable[[str, Hashable], Any]
 """How a unit looks at an object: ``read(kind, ref)`` is its ``Version`` or None."""
@@ -21,8 +34,6 @@ Reports: TypeAlias = Mapping[Source, Report]
 Document: TypeAlias = dict[str, Any]
 """A fragment of proto-JSON on its way into the Proxy."""
 
-TABLES: Final = "RouteTables"
-"""``read(TABLES, ALL)`` is what selectors choose from: every route table's labels and weight."""
 RULES: Final = "Rules"
 """``read(RULES, ALL)`` is the ``Rules``."""
 
@@ -31,6 +42,18 @@ RT: Final = ROUTE_TABLE.name
 GW: Final = GATEWAY.name
 VHO: Final = VIRTUAL_HOST_OPTION.name
 RO: Final = ROUTE_OPTION.name
+LO: Final = LISTENER_OPTION.name
+HLO: Final = HTTP_LISTENER_OPTION.name
+MHG: Final = MATCHABLE_HTTP_GATEWAY.name
+MTG: Final = MATCHABLE_TCP_GATEWAY.name
+OPTIONS: Final = frozenset({VHO, RO, LO, HLO})
+MATCHABLES: Final = frozenset({MHG, MTG})
+
+
+def all_of(kind: str) -> str:
+    """``read(all_of(kind), ALL)`` is what selectors see of a kind, by ref: ``TableTraits`` of route tables,
+    ``MatchableTraits`` of matchable gateways, and of listener options the sources that they target."""
+    return f"{kind}s"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +62,7 @@ class Rules:
 
     sort_tables: bool = False
     one_way_tls: bool | None = None
+    isolate_by_tls: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +90,15 @@ class TableTraits:
     weight: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatchableTraits:
+    """What a Gateway sees of a matchable one. *known* is false while no version could be read."""
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    ssl: bool = False
+    known: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """An object on the way to a route, and the route's place in its document."""
@@ -87,6 +120,11 @@ class Routed:
     name: str
     own: bool
     steps: tuple[Step, ...]
+    lent: Lent = field(default_factory=dict)
+
+
+Place: TypeAlias = tuple[str, str, str]
+"""A proxy, a listener of it, and the section there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +135,8 @@ class Traits:
     domains: tuple[str, ...]
     ssl: bytes | None = None
     has_options: bool = False
-    places: frozenset[tuple[str, str]] | None = None
-    """Set on a part read back from a stored Proxy: the (proxy, listener) pairs it was found in."""
+    places: frozenset[Place] | None = None
+    """Set on a part read back from a stored Proxy: where it was found."""
 
     @property
     def claims(self) -> frozenset[str]:
@@ -129,40 +167,67 @@ class TranslatedService:
     """What became of one virtual service.
 
     ``offered`` is made of the version as written and missing when that has errors; ``held`` is made of
-    the last good version where it may be needed.
+    the last good version where it may be needed. ``used`` are the objects it referred to.
     """
 
     offered: Part | None = None
     held: Part | None = None
-    tables: frozenset[Ref] = frozenset()
+    used: frozenset[Source] = frozenset()
     reports: Reports = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
-    """One gateway translated: a listener without its virtual hosts.
+class Section:
+    """What takes connections of a listener: HTTP with the virtual services it selects, or TCP.
 
-    ``members`` is set on a head read back from a stored Proxy: the virtual services it served.
+    ``key`` tells it from the others of a hybrid gateway, ``steps`` are the objects it came from, the
+    outermost first. ``matched`` is all of it but the virtual hosts, as a matched listener. An ``isolated``
+    one is divided by the TLS of its virtual services. ``members`` is set on one read back from a stored
+    Proxy: the virtual services it served.
     """
+
+    key: str = ""
+    steps: tuple[Step, ...]
+    ssl: bool = False
+    isolated: bool = False
+    selection: Any = None
+    members: frozenset[Ref] | None = None
+    matched: Document
+    lent: tuple[Document, ...] = ()
+
+    @property
+    def owner(self) -> Step:
+        return self.steps[-1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """One gateway translated: a listener without its virtual hosts, ``hybrid`` if it has matched ones."""
 
     name: str
     address: str
     port: int
-    ssl: bool
     proxies: tuple[str, ...]
-    selection: Any = None
-    members: frozenset[Ref] | None = None
+    hybrid: bool = False
     listener: Document
-    http: Document | None
+    lent: tuple[Document, ...] = ()
+    sections: tuple[Section, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TranslatedGateway:
-    """What became of one gateway; the heads as a virtual service's parts."""
+    """What became of one gateway; the heads as a virtual service's parts.
+
+    A section that is wrong gives way to its last good version. ``mended`` is the gateway with those in place,
+    if there were such; ``lacking`` names sections without one.
+    """
 
     offered: Head | None = None
     held: Head | None = None
-    report: Report = field(default_factory=Report)
+    used: frozenset[Source] = frozenset()
+    reports: Reports = field(default_factory=dict)
+    mended: gateway.Gateway | None = None
+    lacking: frozenset[str] = frozenset()
 
 
 def labels_of(metadata: gloo.Metadata | None) -> Mapping[str, str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import cache
 from typing import Any, TypeVar
 
 from protos import gateway, gloo
-from services.gateway.translator.model import Read, Version
+from services.gateway.translator.model import Lent, Read, Version
+from shared.codec.overlay import overlay, taken
 from shared.errors import InvalidResource
-from shared.ref import Ref
+from shared.ref import Ref, Source
 
 Stage = gloo.RequestResponseTransformations
 Options = TypeVar("Options", gloo.RouteOptions, gloo.VirtualHostOptions)
@@ -20,7 +20,12 @@ def merge_options(
     own: gloo.RouteOptions | None, parent: gloo.RouteOptions | None
 ) -> gloo.RouteOptions | None:
     """The child's options over the parent's: what the child sets is its own, whole."""
-    return _over(inherit_transformations(own, parent), parent)
+    return overlay(inherit_transformations(own, parent), parent)
+
+
+def inherit_lent(own: gloo.RouteOptions | None, parent: gloo.RouteOptions | None, lent: Lent) -> Lent:
+    """Who lends what the child takes over of the parent's options, of which some are *lent*."""
+    return {name: lent[name] for name in taken(own, parent) if name in lent} if lent else {}
 
 
 def inherit_transformations(
@@ -55,23 +60,6 @@ def _appended(own: Stage | None, above: Stage | None) -> Stage | None:
     )
 
 
-def _over(own: Options | None, other: Options | None) -> Options | None:
-    """*own* options, and of the *other* ones those that are not among them.
-
-    Members of one oneof are one option, so one's choice also drops a different one of the other.
-    """
-    if own is None or other is None:
-        return other if own is None else own
-    fields = _fields(type(own))
-    taken = {group for name, group in fields if group and _is_set(getattr(own, name))}
-    inherited: dict[str, Any] = {
-        name: getattr(other, name)
-        for name, group in fields
-        if group not in taken and not _is_set(getattr(own, name))
-    }
-    return dataclasses.replace(own, **inherited)
-
-
 def add_options(
     own: Options | None,
     refs: gateway.DelegateOptionsRefs | None,
@@ -79,15 +67,19 @@ def add_options(
     namespace: str,
     read: Read,
     warn: Callable[[str, str], None],
-) -> Options | None:
-    """*own* options over those of the objects that *refs* name, and earlier ones over later ones.
+) -> tuple[Options | None, Lent, frozenset[Source]]:
+    """*own* options over those of the objects that *refs* name, and earlier ones over later ones; who lends
+    what, and all that was referred to.
 
     As in Gloo, one that is not there is a warning: what is written together may arrive one by one. References
     without a namespace are to *namespace*.
     """
+    lent: dict[str, Source] = {}
+    used: set[Source] = set()
     for i, named in enumerate(refs.delegate_options if refs is not None else ()):
         at, ref = f"optionsConfigRefs.delegateOptions[{i}]", Ref(named.namespace or namespace, named.name)
         version: Version[Any] | None = read(kind, ref)
+        used.add(Source(kind, ref))
         if version is None:
             warn(at, f"{kind} {ref} not found")
             continue
@@ -97,17 +89,6 @@ def add_options(
             found = version.good
         if found is None:
             raise InvalidResource(at, f"{kind} {ref} is rejected, and there is no last good version")
-        own = _over(own, found.options)
-    return own
-
-
-def _is_set(value: object) -> bool:
-    """Whether an option is there: None is not, nor is an empty list or map; an empty message is."""
-    return value is not None and value != [] and value != {}
-
-
-@cache
-def _fields(
-    kind: type[gloo.RouteOptions] | type[gloo.VirtualHostOptions],
-) -> tuple[tuple[str, str | None], ...]:
-    return tuple((field.name, field.metadata["betterproto"].group) for field in dataclasses.fields(kind))
+        lent |= dict.fromkeys(taken(own, found.options), Source(kind, ref))
+        own = overlay(own, found.options)
+    return own, lent, frozenset(used)

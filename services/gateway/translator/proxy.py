@@ -2,28 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import orjson
 
 from services.gateway.translator.conflicts import Claims, Host, settle
-from services.gateway.translator.model import GW, VS, Head, Reports, Traits, TranslatedGateway, report_of
+from services.gateway.translator.model import (
+    GW,
+    VS,
+    Document,
+    Head,
+    Reports,
+    Section,
+    Traits,
+    TranslatedGateway,
+    report_of,
+)
 from services.gateway.translator.selection import select
 from shared.ref import Ref, Source
 from shared.report import Report
 
-Before = Mapping[Ref, Mapping[Ref, Claims]]
-"""For each gateway the virtual services it serves now, with their domains."""
+Before = Mapping[tuple[Ref, str], Mapping[Ref, Claims]]
+"""For each gateway and section the virtual services it serves now, with their domains."""
+
+Chosen = tuple[Section, list[Ref]]
+Ssl = tuple[tuple[bytes, tuple[Ref, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """A section with its virtual hosts by name."""
+
+    section: Section
+    hosts: tuple[Host, ...]
+    ssl: Ssl
+    """The distinct TLS configurations, each with the virtual services that have it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
-    """One listener of a Proxy: a gateway's head and the virtual hosts by name."""
+    """One listener of a Proxy: a gateway's head, and what takes its connections."""
 
     gateway: Ref
     head: Head
-    hosts: tuple[Host, ...]
-    ssl: tuple[tuple[bytes, tuple[Ref, ...]], ...]
-    """The distinct TLS configurations, each with the virtual services that have it."""
+    placed: tuple[Placed, ...]
+
+    @property
+    def hosts(self) -> list[Host]:
+        return [host for placed in self.placed for host in placed.hosts]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,22 +82,27 @@ def plan(gateways: Mapping[Ref, TranslatedGateway], services: Mapping[Ref, Trait
     taken: dict[tuple[str, str, int], Ref] = {}
     proxies: dict[str, list[Listener]] = {}
     losers: set[Ref] = set()
-    served: dict[Ref, dict[Ref, Claims]] = {}
+    served: dict[tuple[Ref, str], dict[Ref, Claims]] = {}
     placed: set[Ref] = set()
-    for ref in sorted(gateways, key=lambda ref: (ref not in before, ref)):
+    incumbent = {ref for ref, _ in before}
+    for ref in sorted(gateways, key=lambda ref: (ref not in incumbent, ref)):
         found = _head(ref, gateways[ref], services, taken, reports)
         if found is None:
             continue
-        head, chosen = found
-        settled = settle(ref, chosen, services, before.get(ref, {}))
-        losers |= settled.losers
-        placed |= set(chosen)
-        for source, findings in settled.reports.items():
-            report_of(conflicts, source).add(findings)
-        listener = Listener(
-            gateway=ref, head=head, hosts=tuple(settled.hosts), ssl=_ssl(settled.hosts, services)
-        )
-        served[ref] = {member: services[member].claims for host in settled.hosts for member in host.members}
+        head, sections = found
+        listener = Listener(gateway=ref, head=head, placed=())
+        served.setdefault((ref, ""), {})
+        for section, chosen in sections:
+            key = (ref, section.key)
+            settled = settle(ref, chosen, services, before.get(key, {}))
+            losers |= settled.losers
+            placed |= set(chosen)
+            for source, findings in settled.reports.items():
+                report_of(conflicts, source).add(findings)
+            served.setdefault(key, {}).update(
+                {member: services[member].claims for host in settled.hosts for member in host.members}
+            )
+            listener = replace(listener, placed=(*listener.placed, *_place(section, settled.hosts, services)))
         for name in head.proxies:
             taken[name, head.address, head.port] = ref
             proxies.setdefault(name, []).append(listener)
@@ -88,31 +120,77 @@ def plan(gateways: Mapping[Ref, TranslatedGateway], services: Mapping[Ref, Trait
     )
 
 
+def _place(section: Section, hosts: list[Host], services: Mapping[Ref, Traits]) -> Iterator[Placed]:
+    """*section* with its hosts; an isolated one once for each TLS configuration, with its own hosts alone."""
+    ssl = _ssl(hosts, services)
+    if not (section.isolated and section.ssl):
+        yield Placed(section=section, hosts=tuple(hosts), ssl=ssl)
+        return
+    for config, refs in ssl:
+        names = orjson.loads(config).get("sniDomains")
+        matcher = dict(section.matched.get("matcher", {}))
+        matcher["sslConfig"] = matcher.get("sslConfig", {}) | ({"sniDomains": names} if names else {})
+        yield Placed(
+            section=replace(section, matched={"matcher": matcher, **_without_matcher(section.matched)}),
+            hosts=tuple(host for host in hosts if services[host.members[0]].ssl == config),
+            ssl=((config, refs),),
+        )
+
+
+def _without_matcher(matched: Document) -> Document:
+    return {name: part for name, part in matched.items() if name != "matcher"}
+
+
 def _head(
     ref: Ref,
     translated: TranslatedGateway,
     services: Mapping[Ref, Traits],
     taken: Mapping[tuple[str, str, int], Ref],
     reports: dict[Source, Report],
-) -> tuple[Head, list[Ref]] | None:
-    """The version of a gateway to use: the first without errors, else the first that can stand at all.
+) -> tuple[Head, list[Chosen]] | None:
+    """The version of a gateway to use: the first without errors, else the first that can stand at all. Of a
+    hybrid one each section is chosen by itself.
 
     What is wrong with the version as written is reported whichever is used.
     """
-    possible: list[tuple[Head, list[Ref]]] = []
+    possible: list[tuple[Head, list[Chosen]]] = []
     for head in (translated.offered, translated.held):
         if head is None:
             continue
-        report = Report()
-        chosen = select((head.proxies[0], head.name), ref, head, services, report)
+        report, chosen, told = Report(), list[Chosen](), dict[Source, Report]()
         free = _check_free(head, taken, report)
+        for section in head.sections:
+            own = Report()
+            choice = section, select((head.proxies[0], head.name, section.key), section, services, own)
+            if own.errors and head.hybrid:
+                choice = _held(section.key, translated.held, services) or choice
+            elif not head.hybrid:
+                report.errors += own.errors
+            chosen.append(choice)
+            report_of(told, section.owner.source).add(own)
         if head is translated.offered:
-            report_of(reports, Source(GW, ref)).add(report)
+            report_of(told, Source(GW, ref)).errors += [
+                error for error in report.errors if error not in report_of(told, Source(GW, ref)).errors
+            ]
+            for source, findings in told.items():
+                report_of(reports, source).add(findings)
         if not report.errors:
             return head, chosen
         if free:
             possible.append((head, chosen))
     return possible[0] if possible else None
+
+
+def _held(key: str, held: Head | None, services: Mapping[Ref, Traits]) -> Chosen | None:
+    """The last good version of a section, if all is right with it."""
+    if held is None:
+        return None
+    for section in held.sections:
+        report = Report()
+        found = section, select((held.proxies[0], held.name, key), section, services, report)
+        if section.key == key and not report.errors:
+            return found
+    return None
 
 
 def _check_free(head: Head, taken: Mapping[tuple[str, str, int], Ref], report: Report) -> bool:
@@ -126,7 +204,7 @@ def _check_free(head: Head, taken: Mapping[tuple[str, str, int], Ref], report: R
     return True
 
 
-def _ssl(hosts: Iterable[Host], services: Mapping[Ref, Traits]) -> tuple[tuple[bytes, tuple[Ref, ...]], ...]:
+def _ssl(hosts: Iterable[Host], services: Mapping[Ref, Traits]) -> Ssl:
     """The distinct TLS configurations in order of their first virtual service."""
     found: dict[bytes, list[Ref]] = {}
     for ref in sorted(ref for host in hosts for ref in host.members):

@@ -10,11 +10,13 @@ import orjson
 
 from protos import gateway, gloo
 from services.gateway.translator.matchers import default_matchers
-from services.gateway.translator.model import GW, VS, Document, Routed, Rules, Step
-from services.gateway.translator.proxy import Listener
+from services.gateway.translator.model import GW, VS, Document, Lent, Routed, Rules, Step
+from services.gateway.translator.proxy import Listener, Placed
 from shared.codec.documents import to_document
 from shared.ref import Ref, Source
 from shared.routes import document_key, sort_routes
+
+OPTIONS_PATH = "options"
 
 
 @dataclass(slots=True)
@@ -40,14 +42,16 @@ class Rendering:
         return entry[1]
 
 
-def render_host(ref: Ref, host: gateway.VirtualHost, routes: Iterable[Routed], rendering: Rendering) -> bytes:
+def render_host(
+    ref: Ref, host: gateway.VirtualHost, routes: Iterable[Routed], rendering: Rendering, lent: Lent
+) -> bytes:
     """A virtual service alone on its domains, as a virtual host of a Proxy."""
     document: Document = {"name": str(ref), "domains": list(host.domains) or ["*"]}
-    if rendered := [_with_metadata(rendering.route(routed), routed.steps) for routed in routes]:
+    if rendered := [_with_metadata(rendering.route(routed), routed) for routed in routes]:
         document["routes"] = rendered
     if host.options is not None:
         document["options"] = to_document(host.options)
-    document["metadata"] = metadata([Step(Source(VS, ref), "virtualHost")])
+    document["metadata"] = metadata([Step(Source(VS, ref), "virtualHost")], lenders(lent))
     return orjson.dumps(document)
 
 
@@ -76,9 +80,10 @@ def fill_namespaces(action: Document, namespace: str) -> None:
             ref.setdefault("namespace", namespace)
 
 
-def _with_metadata(route: bytes, steps: Sequence[Step]) -> orjson.Fragment:
+def _with_metadata(route: bytes, routed: Routed) -> orjson.Fragment:
     """*route*, an object that is never empty, with one more member."""
-    return orjson.Fragment(b'%b,"metadata":%b}' % (route[:-1], orjson.dumps(metadata(steps))))
+    told = orjson.dumps(metadata(routed.steps, lenders(routed.lent)))
+    return orjson.Fragment(b'%b,"metadata":%b}' % (route[:-1], told))
 
 
 def render_ssl(config: gloo.SslConfig, rules: Rules) -> bytes:
@@ -88,12 +93,28 @@ def render_ssl(config: gloo.SslConfig, rules: Rules) -> bytes:
     return orjson.dumps(to_document(config), option=orjson.OPT_SORT_KEYS)
 
 
-def metadata(steps: Iterable[Step]) -> Document:
+def metadata(steps: Iterable[Step], lent: Sequence[Document] = ()) -> Document:
     """Where a listener, a virtual host or a route came from, in Gloo's form.
 
-    ``path`` is where the route stands in that object's document, for the findings of later stages.
+    ``path`` is where the route stands in that object's document, for the findings of later stages. So is what
+    is *lent*: whose options these are in truth.
     """
-    return {"sources": [_source(step) for step in steps]}
+    document: Document = {"sources": [_source(step) for step in steps]}
+    return document | {"options": list(lent)} if lent else document
+
+
+def lenders(lent: Lent, of: str = OPTIONS_PATH) -> list[Document]:
+    """Who lends which of the options at *of*, all of them objects with ``options``."""
+    fields: dict[Source, list[str]] = {}
+    for name, source in lent.items():
+        fields.setdefault(source, []).append(name)
+    return [lender(Step(source, OPTIONS_PATH), of, names) for source, names in fields.items()]
+
+
+def lender(step: Step, of: str, fields: Sequence[str]) -> Document:
+    """One who lends *fields* of what is at *of*; its step's path is where they stand with it."""
+    document = _source(step) | {"fields": list(fields)}
+    return document if of == step.path else document | {"of": of}
 
 
 def _source(step: Step) -> Document:
@@ -125,17 +146,36 @@ def merge_hosts(name: str, bodies: Sequence[bytes]) -> bytes:
 def render_listener(listener: Listener) -> Document:
     """A listener without its virtual hosts.
 
-    Its metadata also names, for each TLS configuration, the virtual services that brought it.
+    Its metadata also names, for each TLS configuration, the virtual services that brought it, and so for each
+    of its matched listeners.
     """
     head = listener.head
     document = dict(head.listener)
-    if head.http is not None:
-        document["httpListener"] = dict(head.http)
-    origin = metadata([Step(Source(GW, listener.gateway))])
-    if listener.ssl:
-        document["sslConfigurations"] = [orjson.loads(config) for config, _ in listener.ssl]
-        origin["sslConfigurations"] = [
-            metadata(Step(Source(VS, ref), "sslConfig") for ref in refs) for _, refs in listener.ssl
-        ]
+    origin = metadata([Step(Source(GW, listener.gateway))], head.lent)
+    if head.hybrid:
+        matched = [_matched(placed) for placed in listener.placed]
+        document["hybridListener"] = {"matchedListeners": matched} if matched else {}
+        if matched:
+            origin["matchedListeners"] = [_origin(placed) for placed in listener.placed]
+    else:
+        for placed in listener.placed:  # there is one
+            document |= _matched(placed)
+            origin = _origin(placed, head.lent)
     document["metadata"] = origin
     return document
+
+
+def _matched(placed: Placed) -> Document:
+    document: Document = {name: dict(part) for name, part in placed.section.matched.items()}
+    if placed.ssl:
+        document["sslConfigurations"] = [orjson.loads(config) for config, _ in placed.ssl]
+    return document
+
+
+def _origin(placed: Placed, lent: Sequence[Document] = ()) -> Document:
+    origin = metadata(placed.section.steps, [*lent, *placed.section.lent])
+    if placed.ssl:
+        origin["sslConfigurations"] = [
+            metadata(Step(Source(VS, ref), "sslConfig") for ref in refs) for _, refs in placed.ssl
+        ]
+    return origin

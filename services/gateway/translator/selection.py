@@ -6,42 +6,39 @@ from collections.abc import Iterator, Mapping
 
 from protos import gateway
 from services.gateway.translator import labels
-from services.gateway.translator.model import Head, Traits
+from services.gateway.translator.model import Place, Section, Traits
 from shared.ref import Ref
-from shared.report import Report
+from shared.report import Report, join
 
 
-def select(
-    place: tuple[str, str], owner: Ref, head: Head, services: Mapping[Ref, Traits], report: Report
-) -> list[Ref]:
-    """The virtual services of *head* in order of name; *place* is the (proxy, listener) it makes.
+def select(place: Place, section: Section, services: Mapping[Ref, Traits], report: Report) -> list[Ref]:
+    """The virtual services of *section* in order of name; *place* is where it is in a Proxy.
 
     Gloo 1.2.4 takes an empty ``virtualServiceNamespaces`` for the gateway's own namespace, 1.21 for every
-    namespace; we follow 1.21. In both, ``ssl`` decides between virtual services with and without TLS.
+    namespace; we follow 1.21. In both, TLS decides between virtual services with and without it. What is
+    found is told at the path of the object the section stands in.
     """
-    if head.members is not None:
-        return sorted(ref for ref in head.members if ref in services)
-    http: gateway.HttpGateway | None = head.selection
-    if http is None:
+    if section.members is not None:
+        return sorted(ref for ref in section.members if ref in services)
+    if section.selection is None:
         return []
-    chosen = set(_chosen(http, owner, head.ssl, services, report))
+    chosen = set(_chosen(section, services, report))
     for ref, traits in services.items():  # what was read back from a stored Proxy stays where it was
         if traits.places is not None:
             (chosen.add if place in traits.places else chosen.discard)(ref)
     return sorted(chosen)
 
 
-def _chosen(
-    http: gateway.HttpGateway, owner: Ref, ssl: bool, services: Mapping[Ref, Traits], report: Report
-) -> Iterator[Ref]:
+def _chosen(section: Section, services: Mapping[Ref, Traits], report: Report) -> Iterator[Ref]:
+    http: gateway.HttpGateway = section.selection
     expressions = http.virtual_service_expressions
     wanted = http.virtual_service_selector
     if http.virtual_services and not expressions and not wanted:
-        yield from _referenced(http, owner, ssl, services, report)
+        yield from _referenced(section, services, report)
         return
     namespaces = frozenset(http.virtual_service_namespaces)
     for ref, traits in services.items():
-        if (traits.ssl is not None) is not ssl:
+        if (traits.ssl is not None) is not section.ssl:
             continue
         if namespaces and "*" not in namespaces and ref.namespace not in namespaces:
             continue
@@ -52,15 +49,16 @@ def _chosen(
             yield ref
 
 
-def _referenced(
-    http: gateway.HttpGateway, owner: Ref, ssl: bool, services: Mapping[Ref, Traits], report: Report
-) -> Iterator[Ref]:
+def _referenced(section: Section, services: Mapping[Ref, Traits], report: Report) -> Iterator[Ref]:
+    http: gateway.HttpGateway = section.selection
+    owner = section.owner
     for i, named in enumerate(http.virtual_services):
-        ref, path = Ref(named.namespace or owner.namespace, named.name), f"httpGateway.virtualServices[{i}]"
+        ref = Ref(named.namespace or owner.source.ref.namespace, named.name)
+        path = join(owner.path, f"httpGateway.virtualServices[{i}]")
         traits = services.get(ref)
         if traits is None:
             report.error(path, f"virtual service {ref} not found")
-        elif (traits.ssl is not None) is not ssl and traits.places is None:
+        elif (traits.ssl is not None) is not section.ssl and traits.places is None:
             have = "sslConfig, but ssl is off" if traits.ssl is not None else "no sslConfig, but ssl is on"
             report.warn(path, f"virtual service {ref} has {have} here")
         else:

@@ -11,6 +11,7 @@ from services.gateway.translator.model import (
     RULES,
     VHO,
     VS,
+    Lent,
     Part,
     Read,
     Routed,
@@ -44,7 +45,7 @@ def translate_service(ref: Ref, read: Read, rendering: Rendering) -> TranslatedS
     return replace(
         outcome,
         held=last.offered,
-        tables=outcome.tables | last.tables,
+        used=outcome.used | last.used,
         reports={**tables, **outcome.reports},
     )
 
@@ -58,12 +59,12 @@ def _translate(
     if host is None:
         report.error("virtualHost", "is missing")
         return TranslatedService(reports=reports)
-    host = _with_options(host, ref.namespace, read, report)
+    host, lent, used = _with_options(host, ref.namespace, read, report)
     _check_domains(host.domains, report)
     walk, routes = _walk(host, Step(source, "virtualHost"), read)
     for told, findings in walk.reports.items():
         report_of(reports, told).add(findings)
-    done = TranslatedService(tables=frozenset(walk.tables), reports=reports)
+    done = TranslatedService(used=used | walk.used, reports=reports)
     if report.errors:
         return done
     rules: Rules = read(RULES, ALL)
@@ -73,24 +74,25 @@ def _translate(
         ssl=render_ssl(service.ssl_config, rules) if service.ssl_config is not None else None,
         has_options=host.options is not None,
     )
-    body = render_host(ref, host, routes, rendering)
+    body = render_host(ref, host, routes, rendering, lent)
     return replace(done, offered=Part(traits=traits, body=body, complete=walk.complete))
 
 
 def _with_options(
     host: gateway.VirtualHost, namespace: str, read: Read, report: Report
-) -> gateway.VirtualHost:
-    """The host with all its options in place, its own and those it refers to."""
+) -> tuple[gateway.VirtualHost, Lent, frozenset[Source]]:
+    """The host with all its options in place, its own and those it refers to: who lends what, and all that it
+    refers to."""
 
     def warn(path: str, text: str) -> None:
         report.warn(f"virtualHost.{path}", text)
 
     try:
-        options = add_options(host.options, host.options_config_refs, VHO, namespace, read, warn)
+        options, lent, used = add_options(host.options, host.options_config_refs, VHO, namespace, read, warn)
     except InvalidResource as invalid:
         report.error(f"virtualHost.{invalid.path}", invalid.problem)
-        return host
-    return host if options is host.options else replace(host, options=options)
+        return host, {}, frozenset()
+    return (host if options is host.options else replace(host, options=options)), lent, used
 
 
 def _walk(host: gateway.VirtualHost, start: Step, read: Read) -> tuple[Walk, list[Routed]]:

@@ -43,7 +43,8 @@ async def test_nothing_is_ready_before_all_was_listed() -> None:
         waiting.append(inputs.waiting_for)
     await inputs.take_proxies(PrefixChange(index=1, initial=True))
 
-    kinds = "Gateway, Proxy, RouteOption, RouteTable, VirtualHostOption, VirtualService"
+    kinds = "Gateway, HttpListenerOption, ListenerOption, MatchableHttpGateway, MatchableTcpGateway, Proxy, "
+    kinds += "RouteOption, RouteTable, VirtualHostOption, VirtualService"
     assert waiting[0] == f"waiting for Consul's listing of {kinds}"
     assert waiting[-1] == "waiting for Consul's listing of Proxy"
     assert inputs.waiting_for == ""

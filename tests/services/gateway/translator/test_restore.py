@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+import pytest
 
 from services.gateway.translation import Translation
 from services.gateway.translator.restore import restore
@@ -129,7 +130,7 @@ def test_a_follower_that_takes_over_keeps_what_the_leader_served() -> None:
 def test_before_knows_who_served_which_domains() -> None:
     restored = restore(stored_proxies())
 
-    assert restored.before[Ref(NAMESPACE, "gw")] == {
+    assert restored.before[Ref(NAMESPACE, "gw"), ""] == {
         Ref(NAMESPACE, "alone"): {"a.com"},
         Ref(NAMESPACE, "b1"): {"b.com"},
         Ref(NAMESPACE, "b2"): {"b.com"},
@@ -140,3 +141,103 @@ def test_proxies_of_other_makers_are_passed_over() -> None:
     foreign = {"listeners": [{"name": "l", "httpListener": {"virtualHosts": [{"name": "x"}]}}, {}]}
 
     assert restore({"theirs": foreign, "empty": {}}).parts == {}
+
+
+HYBRID = {
+    "kind": "Gateway",
+    "metadata": {"name": "hybrid"},
+    "bindAddress": "::",
+    "bindPort": 9443,
+    "hybridGateway": {
+        "delegatedHttpGateways": {"selector": {}},
+        "delegatedTcpGateways": {"ref": {"name": "db"}},
+    },
+}
+ISOLATED = {
+    **SECURE,
+    "metadata": {"name": "isolated", "annotations": {"gateway.solo.io/isolate_vhost": "true"}},
+    "bindPort": 9444,
+}
+INLINE: dict[str, Any] = {
+    "kind": "Gateway",
+    "metadata": {"name": "inline"},
+    "bindAddress": "::",
+    "bindPort": 9445,
+    "hybridGateway": {
+        "matchedGateways": [
+            {"matcher": {"sslConfig": {"sniDomains": ["c.com"]}}, "httpGateway": {}},
+            {"httpGateway": {"virtualServices": [{"name": "alone"}]}},
+        ]
+    },
+}
+SEVERAL = [
+    *WORLD,
+    HYBRID,
+    INLINE,
+    ISOLATED,
+    {
+        "kind": "MatchableHttpGateway",
+        "metadata": {"name": "pets"},
+        "httpGateway": {"options": {"healthCheck": {"path": "/"}}},
+    },
+    {
+        "kind": "MatchableTcpGateway",
+        "metadata": {"name": "db"},
+        "tcpGateway": {"tcpHosts": [{"name": "all"}]},
+    },
+    {
+        "kind": "ListenerOption",
+        "metadata": {"name": "o"},
+        "options": {"tcpStats": True},
+        "targetRefs": [{"kind": "Gateway", "name": name} for name in ("gw", "hybrid")],
+    },
+]
+
+
+def several() -> dict[str, Any]:
+    translation = Translation(NAMESPACE)
+    apply(translation, SEVERAL)
+    found: dict[str, Any] = orjson.loads(orjson.dumps(documents(translation)))
+    return found
+
+
+def test_sections_are_restored_with_all_that_was_served() -> None:
+    stored = several()
+    translation = Translation(NAMESPACE)
+    translation.adopt(restore(stored))
+
+    apply(translation, map(broken, SEVERAL))
+
+    assert documents(translation) == stored
+
+
+@pytest.mark.parametrize("kind", ["MatchableHttpGateway", "MatchableTcpGateway", "VirtualService"])
+def test_what_is_broken_after_a_restart_keeps_its_section_and_costs_no_other(kind: str) -> None:
+    stored = several()
+    translation = Translation(NAMESPACE)
+    translation.adopt(restore(stored))
+    world = [broken(each) if each["kind"] == kind else each for each in SEVERAL]
+
+    apply(translation, world)
+    assert documents(translation) == stored
+    apply(translation, [{**HYBRID, "useProxyProto": True}])  # an edit beside it counts
+
+    for proxy in (stored, documents(translation)):
+        found = [each for each in proxy["gateway-proxy"]["listeners"] if each["bindPort"] == 9443]
+        assert found[0].pop("useProxyProto", False) is (proxy is not stored)
+    assert found[0] == next(each for each in stored["gateway-proxy"]["listeners"] if each["bindPort"] == 9443)
+
+
+def test_a_broken_gateway_among_several_after_a_restart_keeps_its_section() -> None:
+    stored = several()
+    translation = Translation(NAMESPACE)
+    translation.adopt(restore(stored))
+    first = INLINE["hybridGateway"]["matchedGateways"][0]
+    untyped = {**INLINE, "hybridGateway": {"matchedGateways": [first, {"matcher": {}}]}}
+
+    apply(translation, [untyped if each is INLINE else each for each in SEVERAL])
+
+    assert documents(translation) == stored
+    assert findings(translation)["Gateway gloo-system.inline"]["errors"] == [
+        "hybridGateway.matchedGateways[1]: has no type: set httpGateway or tcpGateway"
+    ]
