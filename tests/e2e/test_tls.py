@@ -283,6 +283,59 @@ async def test_files_that_envoy_does_not_have_cost_nothing_that_was_served(
     )
 
 
+async def test_files_that_envoy_does_not_have_cost_a_tcp_host_nothing_that_was_served(
+    site: Site, tmp_path: Path
+) -> None:
+    cats, dogs, trusting = site.issue(CATS), site.issue(DOGS), client_context(site.authority)
+    kept, missing, others = tmp_path / "kept", tmp_path / "missing", tmp_path / "others"
+    moved(cats, kept)
+    moved(dogs, others)
+    port = free_port()
+
+    def host(name: str, domain: str, folder: Path) -> dict[str, Any]:
+        files = {"tlsCert": str(folder / "cert.pem"), "tlsKey": str(folder / "key.pem")}
+        to = {"single": {"upstream": {"name": "pets", "namespace": "gloo-system"}}}
+        return {
+            "name": name,
+            "destination": to,
+            "sslConfig": {"sslFiles": files, "sniDomains": [domain]},
+        }
+
+    async def serve(folder: Path) -> None:
+        hosts = [host("cats", CATS, folder), host("dogs", DOGS, others)]
+        gateway = {"bindAddress": "127.0.0.1", "bindPort": port, "proxyNames": ["gateway-proxy"]}
+        await site.stack.put("Gateway", "tcp", gateway | {"tcpGateway": {"tcpHosts": hosts}})
+
+    async with Backend("pets") as backend:
+        hosts = [{"addr": "127.0.0.1", "port": backend.port}]
+        await site.stack.put("Upstream", "pets", {"static": {"hosts": hosts}})
+        await serve(kept)
+        for domain, certificate in ((CATS, cats), (DOGS, dogs)):
+            await eventually(
+                lambda domain=domain: https_get(port, domain),
+                until=lambda met, certificate=certificate: met.shows(certificate),
+                within=15.0,
+            )
+        async with (
+            undisturbed(port, DOGS, tls=trusting),
+            undisturbed(port, CATS, tls=trusting) as traffic,
+        ):
+            for _ in range(2):
+                await serve(missing)
+                await site.stack.status_is("Rejected", "Gateway", "tcp", saying="No such file")
+                await traffic.flows()
+                await serve(kept)
+                await site.stack.status_is("Accepted", "Gateway", "tcp")
+            await serve(missing)
+            await site.stack.status_is("Rejected", "Gateway", "tcp", saying="No such file")
+            await traffic.flows()
+
+        renewed = site.issue(CATS)
+        moved(renewed, missing)
+        await eventually(lambda: https_get(port, CATS), until=lambda met: met.shows(renewed), within=30.0)
+        await site.stack.status_is("Accepted", "Gateway", "tcp")
+
+
 def moved(certificate: Certificate, folder: Path) -> None:
     """Put copies in their place as renewing tools do: written beside it, then moved."""
     folder.mkdir(exist_ok=True)

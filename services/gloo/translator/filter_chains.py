@@ -57,10 +57,13 @@ class Trying:
     tried: dict[str, frozenset[Source]] = field(default_factory=dict)
     untaken: set[str] = field(default_factory=set)
 
-    def wait(self, names: Set[str], untaken: Set[str], source: Source) -> None:
+    def waits(self, names: Set[str], known: Set[str], sources: Iterable[Source]) -> bool:
+        """Whether what names *known* has to wait before it names *names*; if so they are tried."""
+        untaken = {name for name in names - known if not self.takes(name)}
+        for name in names - known if untaken else ():
+            self.tried[name] = self.tried.get(name, frozenset()).union(sources)
         self.untaken.update(untaken)
-        for name in names:
-            self.tried[name] = self.tried.get(name, frozenset()) | {source}
+        return bool(untaken)
 
 
 ALL_TAKEN = Trying()
@@ -117,14 +120,12 @@ def translate_chains(
         refuse_unread(each.config, report)
         context = None if report.errors else downstream_tls(each.config, _within(scope, report))
         names = names_in(context)
-        untaken = {name for name in names if not trying.takes(name)}
-        if each.place in last_good and (context is None or untaken):
+        if each.place in last_good and (context is None or not all(map(trying.takes, names))):
             good = replace(each, config=last_good[each.place])
             before = downstream_tls(good.config, _within(scope, Report()))
-            known = names_in(before)
-            if before is not None and (context is None or untaken - known):
+            sources = [each.origin.source]
+            if before is not None and (context is None or trying.waits(names, names_in(before), sources)):
                 each, context = good, before
-                trying.wait(names - known, untaken - known, each.origin.source)
         if context is not None:
             timeout = each.config.transport_socket_connect_timeout
             chain = chains.setdefault((encode(context), timeout), Chain(context=context, timeout=timeout))

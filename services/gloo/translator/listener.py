@@ -94,7 +94,7 @@ def translate_listener(
             report.error("", conflict)
         scope = Scope(path="tcpListener", report=report, policy=policy, read=read)
         origins = origins_of(given) or (Origin(source=owner, path=path),)
-        return tcp_listener(given, given.tcp_listener, frame, scope, origins, served)
+        return tcp_listener(given, given.tcp_listener, frame, scope, origins, served, trying)
     scope = Scope(path="httpListener", report=report, policy=policy, read=read)
     joined = join_http(given.http_listener or gloo.HttpListener(), frame.manager, scope)
     if conflict:
@@ -130,11 +130,12 @@ def tcp_listener(
     scope: Scope,
     origins: Sequence[Origin],
     served: Resource | None,
+    trying: Trying,
 ) -> TranslatedListener:
     """A listener of TCP hosts; what is wrong with one of them is reported and costs only that one."""
     before = chains_of(served) if served is not None else {}
-    done = translate_tcp(tcp, scope, before, frame.manager)
     sources = frozenset(origin.source for origin in origins)
+    done = translate_tcp(tcp, scope, before, frame.manager, trying=trying, sources=sources)
     found, secrets = None, frozenset[str]()
     if done.chains and not scope.report.errors:
         out = framed(given, frame, done.chains, with_names=asks_for_names(tcp, done.chains))

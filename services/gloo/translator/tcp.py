@@ -6,7 +6,7 @@ its own host, so an edit of one closes the connections of no other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -21,13 +21,16 @@ from services.gloo.features.tunnel import HOST_AND_PORT
 from services.gloo.plugin import Scope, within
 from services.gloo.resources import Resource
 from services.gloo.translator.destination import Found, translate_action
+from services.gloo.translator.filter_chains import ALL_TAKEN, Trying
 from services.gloo.translator.matching import Claims, Holder, narrow, spots_of
 from services.gloo.translator.names import TCP_STAT_PREFIX, ref_of
 from services.gloo.translator.network import network_filters
 from services.gloo.translator.patches import Joined
+from services.gloo.translator.secret import names_asked_for
 from services.gloo.translator.ssl import downstream_tls, sni_problem, tls_socket
 from services.gloo.translator.supported import refuse_unread
-from shared.codec.encode import pack
+from shared.codec.encode import encode, pack
+from shared.ref import Source
 from shared.report import Report
 
 TCP_PROXY = "envoy.filters.network.tcp_proxy"
@@ -51,10 +54,13 @@ def translate_tcp(
     fields: Mapping[str, Any],
     claims: Claims | None = None,
     match: listener.FilterChainMatch | None = None,
+    trying: Trying = ALL_TAKEN,
+    sources: Iterable[Source] = (),
 ) -> TcpChains:
     """The chains of *given*; what is wrong with all of them goes to *scope*. *before* are the chains that
     served, by host: who had a name then keeps it. *fields* are more of Envoy's TcpProxy, *match* is what all
-    of them take, and *claims* what others do."""
+    of them take, and *claims* what others do. Who comes to name other secrets stays as it was until an Envoy
+    has taken those, which are tried for *sources*."""
     settings = {**proxy_settings(given, scope), **fields}
     first = first_filters(given, scope)
     done, claims = TcpChains(), claims or Claims()
@@ -64,6 +70,9 @@ def translate_tcp(
         chain = translate_host(host, first, settings, replace(scope, path="", report=report), done.found)
         if chain is not None and match is not None:
             narrow(chain, match)
+        names, stale = names_in(chain), before.get(host.name)
+        if stale is not None and trying.waits(names, names_in(stale), sources):
+            chain = stale
         if host.name and host.name in made:
             report.error("name", f"another host is named {host.name}, too")
             chain = None
@@ -77,6 +86,12 @@ def translate_tcp(
             made[name] = stale
     done.chains = [chain for _, chain in sorted(made.items()) if chain is not None]
     return done
+
+
+def names_in(chain: listener.FilterChain | None) -> frozenset[str]:
+    """The secrets that *chain* names."""
+    socket = chain.transport_socket if chain is not None else None
+    return frozenset() if socket is None else names_asked_for(encode(socket))
 
 
 def take(chain: listener.FilterChain, claims: Claims, report: Report) -> bool:
