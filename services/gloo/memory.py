@@ -80,6 +80,11 @@ class Memory:
         clusters = snapshot.of(CLUSTER).by_name.items() if snapshot else ()
         return {name: each for name, each in clusters if name.startswith(FORWARD_PROXY)}
 
+    def routes(self, proxy: Ref) -> Mapping[str, Resource]:
+        """All route configurations of a Proxy."""
+        snapshot = self._snapshots.get(proxy)
+        return snapshot.of(ROUTES).by_name if snapshot else {}
+
     def tls(self, proxy: Ref, listener: str) -> Mapping[Origin, gloo.SslConfig]:
         return self._tls.get(proxy, {}).get(listener, {})
 

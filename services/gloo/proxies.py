@@ -251,7 +251,7 @@ class Proxies:
                 if given.http_listener is None or made is not done.resource:  # some may go on as it was
                     routes += [
                         each
-                        for name, each in before.routes.by_name.items()
+                        for name, each in {**self._memory.routes(ref), **before.routes.by_name}.items()
                         if name not in hosts and fetches(made, name)
                     ]
                     selections |= done.selections | self._selected(made, before)

@@ -153,7 +153,7 @@ def _keyed(given: gloo.Listener) -> Iterator[tuple[str, gloo.MatchedListener]]:
     """The matched listeners, called by what they match; of several alike the later ones are numbered."""
     seen: Counter[str] = Counter()
     for each in given.hybrid_listener.matched_listeners if given.hybrid_listener is not None else ():
-        key = key_of(each.matcher)
+        key = "-".join(filter(None, ["" if each.tcp_listener is None else "tcp", key_of(each.matcher)]))
         seen[key] += 1
         yield "-".join(filter(None, [key, str(seen[key]) if seen[key] > 1 else ""])), each
 
@@ -293,13 +293,15 @@ def translate_part(part: Part, stale: Chains, around: Surroundings) -> Done:
     refuse_unread(part.given, report)
     scope = Scope(path="matcher", report=report, policy=around.policy, read=around.read)
     match = translate_matcher(part.given.matcher, scope)
-    done = Done()
+    done, claims = Done(), Claims(dict(around.claims.taken))
     if part.given.http_listener is not None:
-        done = http_part(part, part.given.http_listener, match, report, around)
+        done = http_part(part, part.given.http_listener, match, claims, report, around)
     elif part.given.tcp_listener is not None:
-        done = tcp_part(part, part.given.tcp_listener, match, report, stale, around)
+        done = tcp_part(part, part.given.tcp_listener, match, claims, report, stale, around)
     else:
         report.error("", "no listener type; one of httpListener, tcpListener")
+    if not done.broken:
+        around.claims.taken.update(claims.taken)
     attribute(report, part.told.origins, around.reports, part.told.lent)
     return done
 
@@ -308,6 +310,7 @@ def http_part(
     part: Part,
     http: gloo.HttpListener,
     match: listener.FilterChainMatch,
+    claims: Claims,
     report: Report,
     around: Surroundings,
 ) -> Done:
@@ -316,7 +319,6 @@ def http_part(
     routes, sources = routes_of(around.name, part.key), [origin.source for origin in part.told.origins]
     clusters = forward_proxies(routes, http, scope, sources)
     filters = network_filters(routes, http, joined)
-    claims = Claims() if report.errors else around.claims
     brought = list(configurations(part))
     known = {each.place for each in brought} & around.last_good.keys()
     done = Done(tls={place: around.last_good[place] for place in known}, clusters=clusters)
@@ -366,6 +368,7 @@ def tcp_part(
     part: Part,
     tcp: gloo.TcpListener,
     match: listener.FilterChainMatch,
+    claims: Claims,
     report: Report,
     stale: Chains,
     around: Surroundings,
@@ -376,8 +379,10 @@ def tcp_part(
         report.error("sslConfigurations", "goes with httpListener; a TCP host has an sslConfig of its own")
     hosts = replace(tcp, tcp_hosts=[_named(host, part.tls) for host in tcp.tcp_hosts])
     _check_names(tcp.tcp_hosts, part.tls, report)
-    claims = Claims() if report.errors else around.claims
-    done = translate_tcp(hosts, scope, stale, around.manager[True], claims, match)
+    sources = [origin.source for origin in part.told.origins]
+    done = translate_tcp(
+        hosts, scope, stale, around.manager[True], claims, match, trying=around.trying, sources=sources
+    )
     broken = bool(report.errors)
     report.add(done.report)
     return Done(chains=done.chains, selections=frozenset(done.found.selections), broken=broken)
