@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from protos import gloo
-from protos.envoy import cluster, core, forward_proxy, forward_proxy_cluster
+from protos.envoy import cluster, core, forward_proxy, forward_proxy_cluster, tls
 from services.gloo import checks
 from services.gloo.features.circuit_breakers import break_circuits
 from services.gloo.features.dynamic_forward_proxy import FILTER, dns_cache
@@ -22,7 +22,6 @@ from shared.codec.encode import pack
 from shared.ref import Source
 
 CLUSTER_TYPE = "envoy.clusters.dynamic_forward_proxy"
-BY_ITS_NAME = core.UpstreamHttpProtocolOptions(auto_sni=True, auto_san_validation=True)
 
 
 def forward_proxies(
@@ -34,11 +33,7 @@ def forward_proxies(
         return ()
     scope = within(scope, "options.dynamicForwardProxy")
     config = forward_proxy_cluster.ClusterConfig(dns_cache_config=dns_cache(given))
-    own: dict[str, Any] = {
-        "lb_policy": cluster.ClusterLbPolicy.CLUSTER_PROVIDED,
-        "cluster_type": cluster.ClusterCustomClusterType(name=CLUSTER_TYPE, typed_config=pack(config)),
-    }
-    joined = Joined()
+    own, joined = dict[str, Any](lb_policy=cluster.ClusterLbPolicy.CLUSTER_PROVIDED), Joined()
     if given.circuit_breakers is not None:
         joined.add(break_circuits(given.circuit_breakers, within(scope, "circuitBreakers")))
     else:
@@ -48,10 +43,22 @@ def forward_proxies(
             scope.warn("sslConfig.sni", "has no effect; each host is asked for by its own name")
         context = upstream_tls(replace(given.ssl_config, sni=""), within(scope, "sslConfig"))
         own["transport_socket"] = tls_socket(context)
-        joined.protocol["upstream_http_protocol_options"] = BY_ITS_NAME
+        checked = checks_certificates(context)
+        config.allow_insecure_cluster_options = not checked
+        joined.protocol["upstream_http_protocol_options"] = core.UpstreamHttpProtocolOptions(
+            auto_sni=True, auto_san_validation=checked
+        )
+    packed = pack(config)
+    own["cluster_type"] = cluster.ClusterCustomClusterType(name=CLUSTER_TYPE, typed_config=packed)
     if scope.report.errors:
         return ()
     return (build_cluster(forward_proxy_name(routes), own, joined, *sources),)
+
+
+def checks_certificates(context: tls.UpstreamTlsContext) -> bool:
+    """Whether there is an authority that a host's certificate must be from."""
+    common = context.common_tls_context or tls.CommonTlsContext()
+    return bool(common.validation_context_sds_secret_config or common.combined_validation_context)
 
 
 def forward(
