@@ -1,7 +1,9 @@
 """External authorization: a service of the user's own is asked whether a request may pass.
 
-Nothing is asked unless a virtual host, route or destination says so. One that says so while there is no such
-service lets nothing pass: so do the filter that stands in every listener and the one for unknown names.
+Nothing is asked unless a virtual host, route or destination says so. Each service has a filter in the
+listeners; who says that it is to be asked switches that on, and with it the guard behind them, which lets
+pass only what was put to that service. So nothing passes while there is no such service, nor in the moment
+in which a listener has lost it and its routes do not know yet.
 """
 
 from __future__ import annotations
@@ -13,16 +15,17 @@ from datetime import timedelta
 import betterproto2
 
 from protos import gloo
-from protos.envoy import core, early_headers, envoy_type, ext_authz, matcher, mutation_rules, route
+from protos.envoy import core, early_headers, envoy_type, ext_authz, lua, matcher, mutation_rules, route
 from services.gloo import checks
 from services.gloo.features.asked_services import asked_cluster, asked_over_grpc, patience
 from services.gloo.features.connection_manager import EARLY
 from services.gloo.plugin import ALL, Feature, HttpFilter, Patch, Scope, Stage, within
-from services.gloo.values import NEVER, regex_matcher
+from services.gloo.values import regex_matcher
 from shared.codec.encode import pack
+from shared.codec.wellknown import struct_of
 
 FILTER = "envoy.filters.http.ext_authz"
-UNKNOWN = "gloo.extauth-unknown"
+GUARD = "gloo.extauth-guard"
 SERVER = "extauthzServerRef"
 TIMEOUT = timedelta(milliseconds=200)
 MAX_BODY = 4096
@@ -30,13 +33,15 @@ MAX_STAT_PREFIX = 255
 URI = "http://not-used.example.com/"  # Envoy wants one, and asks the cluster
 STATUSES = frozenset(status.value for status in envoy_type.StatusCode if status.value >= 200)
 OFF = route.FilterConfig(disabled=True)
-NOBODY = core.GrpcServiceEnvoyGrpc(cluster_name="gloo.extauth.nobody")  # Envoy crashes where nothing stands
-REFUSING = ext_authz.ExtAuthz(
-    grpc_service=core.GrpcService(envoy_grpc=NOBODY),
-    transport_api_version=core.ApiVersion.V3,
-    filter_enabled=NEVER,
-    deny_at_disable=core.RuntimeFeatureFlag(default_value=True, runtime_key="gloo.extauth.refuse"),
-)
+GUARDING = """\
+-- What its context names must have been asked: the filter that asks leaves behind how long that took.
+function envoy_on_request(handle)
+  local filter = handle:filterContext():get("asked")
+  if filter and not handle:streamInfo():filterState():get(filter, "latency_us") then
+    handle:respond({ [":status"] = "403" }, "")
+  end
+end
+"""
 
 
 def filter_of(service: str) -> str:
@@ -44,14 +49,12 @@ def filter_of(service: str) -> str:
     return f"gloo.extauth.{service}" if service else FILTER
 
 
-def waiting(name: str, config: ext_authz.ExtAuthz) -> HttpFilter:
-    return HttpFilter(name=name, stage=Stage.AUTHN, config=config)
-
-
 def stand_ready(_: gloo.ExtAuthSettings, scope: Scope) -> Patch:
     """A filter for each service; what clients send in the headers that services set is not theirs to say."""
     found = list(services(scope))
-    filters = tuple(waiting(name, translate(given, at)) for name, given, at in found)
+    filters = tuple(
+        HttpFilter(name=name, stage=Stage.AUTHN, config=translate(given, at)) for name, given, at in found
+    )
     headers = sorted({given.user_id_header.lower() for _, given, _ in found if given.user_id_header})
     return Patch(waiting=filters, fields={"early_header_mutation_extensions": without(headers)})
 
@@ -91,6 +94,7 @@ def translate(given: gloo.ExtAuthSettings, scope: Scope) -> ext_authz.ExtAuthz:
         clear_route_cache=given.clear_route_cache,
         status_on_error=status_on_error(given.status_on_error, scope),
         stat_prefix=given.stat_prefix,
+        emit_filter_state_stats=True,  # for the guard
     )
     if given.http_service is not None:
         cluster = asked_cluster(given.extauthz_server_ref, SERVER, scope, grpc=False)
@@ -194,17 +198,16 @@ def authorize(given: gloo.ExtAuthExtension, scope: Scope) -> Patch:
     if given.custom_auth is None and not given.disable:
         return Patch()
     known = scope.policy.named_extauth
-    filters: dict[str, betterproto2.Message] = dict.fromkeys(
-        (FILTER, UNKNOWN, *map(filter_of, sorted(known))), OFF
-    )
-    if (custom := given.custom_auth) is not None:
-        chosen = filter_of(custom.name)
-        if custom.name and custom.name not in known:
-            chosen = UNKNOWN
-            text = f"settings.namedExtauth has no {checks.shown(custom.name)}, so requests are refused"
-            scope.warn("customAuth.name", text)
-        facts = ext_authz.CheckSettings(context_extensions=dict(custom.context_extensions))
-        filters[chosen] = ext_authz.ExtAuthzPerRoute(check_settings=facts)
+    filters: dict[str, betterproto2.Message] = dict.fromkeys((FILTER, *map(filter_of, sorted(known))), OFF)
+    if (custom := given.custom_auth) is None:
+        return Patch(filters={**filters, GUARD: OFF})
+    if custom.name and custom.name not in known:
+        text = f"settings.namedExtauth has no {checks.shown(custom.name)}, so requests are refused"
+        scope.warn("customAuth.name", text)
+    chosen = filter_of(custom.name)
+    facts = ext_authz.CheckSettings(context_extensions=dict(custom.context_extensions))
+    filters[chosen] = ext_authz.ExtAuthzPerRoute(check_settings=facts)
+    filters[GUARD] = lua.LuaPerRoute(filter_context=struct_of({"asked": chosen}))
     return Patch(filters=filters)
 
 
@@ -221,7 +224,6 @@ FEATURES = (
         },
         default=lambda _: gloo.ExtAuthSettings(),  # there may be services of the settings
         on_listener=stand_ready,
-        filter=waiting(FILTER, REFUSING),
     ),
     Feature(
         name="extauth",
@@ -230,6 +232,13 @@ FEATURES = (
         on_virtual_host=authorize_here,
         on_route=authorize_here,
         on_destination=authorize,
-        filter=waiting(UNKNOWN, REFUSING),
+        filter=HttpFilter(
+            name=GUARD,
+            stage=Stage.AUTHN,
+            weight=1,
+            config=lua.Lua(
+                default_source_code=core.DataSource(inline_string=GUARDING), clear_route_cache=False
+            ),
+        ),
     ),
 )
