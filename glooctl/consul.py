@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from glooctl.errors import CommandError
+from shared.tls import client_context
 
 TIMEOUT = 10.0  # seconds
 VALUE_LIMIT = 512 * 1024  # bytes, unless Consul is configured otherwise
@@ -165,7 +166,12 @@ class Consul:
         if self._connection is None:
             host, port = self.address.host, self.address.port
             if self.address.scheme == "https":
-                context = _tls(self.address)
+                context = client_context(
+                    ca_file=self.address.ca_file,
+                    cert=self.address.cert_file,
+                    key=self.address.key_file,
+                    verify=self.address.verify,
+                )
                 self._connection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=context)
             else:
                 self._connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
@@ -176,16 +182,6 @@ def too_large(size: int) -> CommandError:
     return CommandError(
         f"the object is {size >> 10} KB, more than Consul takes in one value; move routes into RouteTables"
     )
-
-
-def _tls(address: Address) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=address.ca_file or None)
-    if not address.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if address.cert_file:
-        context.load_cert_chain(address.cert_file, address.key_file or None)
-    return context
 
 
 def _pair(row: Mapping[str, Any]) -> Pair:

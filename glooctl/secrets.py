@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 from glooctl.errors import CommandError, UsageError
 from shared.codec import text
 from shared.ref import Ref
+from shared.tls import client_context
 
 TIMEOUT = 10.0  # seconds
 Document = Mapping[str, Any]
@@ -154,14 +155,15 @@ class VaultStore:
     def _tls(self) -> ssl.SSLContext:
         vault = self._vault
         try:
-            context = ssl.create_default_context(cafile=vault.ca_cert or None, capath=vault.ca_path or None)
-            if vault.client_cert:
-                context.load_cert_chain(vault.client_cert, vault.client_key or None)
+            return client_context(
+                ca_file=vault.ca_cert,
+                ca_path=vault.ca_path,
+                cert=vault.client_cert,
+                key=vault.client_key,
+                verify=not vault.insecure,
+            )
         except OSError as error:
             raise UsageError(f"the certificates for Vault cannot be read: {error}") from error
-        if vault.insecure:
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        return context
 
 
 class _Https(http.client.HTTPSConnection):

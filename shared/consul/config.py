@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from shared.errors import InvalidSettings
+from shared.tls import client_context
 
 if TYPE_CHECKING:
     from protos.gloo import Settings
@@ -94,16 +95,16 @@ class ConsulConfig:
         if self.scheme != "https":
             return None
         try:
-            context = ssl.create_default_context(cafile=self.ca_file or None, capath=self.ca_path or None)
-            if not self.verify:
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-            if self.cert_file:
-                context.load_cert_chain(self.cert_file, self.key_file or None)
+            return client_context(
+                ca_file=self.ca_file,
+                ca_path=self.ca_path,
+                cert=self.cert_file,
+                key=self.key_file,
+                verify=self.verify,
+            )
         except (OSError, ValueError) as error:
             files = ", ".join(filter(None, (self.ca_file, self.ca_path, self.cert_file, self.key_file)))
             raise InvalidSettings(f"consul: cannot use the TLS files {files}: {error}") from error
-        return context
 
 
 def bracketed(host: str) -> str:

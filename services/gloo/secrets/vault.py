@@ -7,6 +7,7 @@ time, and its content when that has moved. An engine of version 1 has no version
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import ssl
 import time
@@ -19,23 +20,31 @@ from typing import Any, Self
 import aiohttp
 
 from protos import gloo
+from services.gloo.secrets.login import Login, login_of
 from services.gloo.secrets.source import Answer, Unavailable, answer_of
 from shared.errors import InvalidSettings
 from shared.ref import Ref
+from shared.tls import client_context
 
 TIMEOUT = aiohttp.ClientTimeout(total=10)
 MOST_BYTES = 1 << 20
 TOO_LONG = 413  # in place of the status of an answer longer than that
 RENEW_AT = 0.5  # of a token's life
+MOST_SAID = 300  # characters of Vault's words
+FAREWELL = 2.0  # seconds to give a token back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VaultConfig:
-    """Where Vault is and who we are there. A *token_file* is read anew in each round."""
+    """Where Vault is and who we are there: a token's owner, or whom a *login* proves.
+
+    A *token_file* is read anew in each round.
+    """
 
     address: str
     token: str = field(default="", repr=False)
     token_file: str = ""
+    login: Login | None = None
     prefix: str = "secret"
     root: str = "gloo"
     namespace: str = ""
@@ -48,13 +57,10 @@ class VaultConfig:
         if not address.startswith(("http://", "https://")):
             raise InvalidSettings(f"{where}.address: needs http:// or https://, a host and a port")
         token = given.token or given.access_token or ""
-        if given.aws is not None and not token:
-            raise InvalidSettings(
-                f"{where}.aws: not supported yet; use token, VAULT_TOKEN or VAULT_TOKEN_FILE"
-            )
-        file = "" if token else environ.get("VAULT_TOKEN_FILE", "")
-        token = token or ("" if file else environ.get("VAULT_TOKEN", ""))
-        if not token and not file:
+        login = None if token else login_of(given, environ, where)
+        file = "" if token or login else environ.get("VAULT_TOKEN_FILE", "")
+        token = token or ("" if file or login else environ.get("VAULT_TOKEN", ""))
+        if not token and not file and login is None:
             raise InvalidSettings(f"{where}.token: required, or VAULT_TOKEN or VAULT_TOKEN_FILE in its place")
         older = gloo.SettingsVaultTlsConfig(
             ca_cert=given.ca_cert,
@@ -68,6 +74,7 @@ class VaultConfig:
             address=address,
             token=token,
             token_file=file,
+            login=login,
             prefix=given.path_prefix.strip("/") or "secret",
             root=given.root_key.strip("/") or "gloo",
             namespace=environ.get("VAULT_NAMESPACE", ""),
@@ -80,14 +87,15 @@ class VaultConfig:
         if self.address.startswith("http://"):
             return None
         try:
-            context = ssl.create_default_context(cafile=tls.ca_cert or None, capath=tls.ca_path or None)
-            if tls.client_cert:
-                context.load_cert_chain(tls.client_cert, tls.client_key or None)
+            return client_context(
+                ca_file=tls.ca_cert,
+                ca_path=tls.ca_path,
+                cert=tls.client_cert,
+                key=tls.client_key,
+                verify=not tls.insecure,
+            )
         except OSError as error:
             raise InvalidSettings(f"the certificates for Vault cannot be read: {error}") from error
-        if tls.insecure:
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        return context
 
 
 class Vault:
@@ -113,6 +121,8 @@ class Vault:
                 raise Unavailable(f"the token's file cannot be read: {error.strerror}") from error
             if read.strip() != self._token:
                 self._token, self._engine, self._renew_at = read.strip(), 0, 0.0
+        if self._config.login is not None and not self._token:
+            await self._log_in(self._config.login)
         if not self._engine:
             self._engine, self._blind = await self._find_engine(), False
         if time.monotonic() >= self._renew_at:
@@ -133,8 +143,13 @@ class Vault:
         return await self._read_content(f"{self._config.prefix}/data/{path}", version)
 
     async def close(self) -> None:
-        if self._http is not None:
-            await self._http.close()
+        if self._http is None:
+            return
+        if self._config.login is not None and self._token:
+            with contextlib.suppress(Unavailable, TimeoutError):
+                async with asyncio.timeout(FAREWELL):
+                    await self._ask("POST", "auth/token/revoke-self")
+        await self._http.close()
 
     async def _read_content(self, path: str, version: str) -> Answer | None:
         status, found = await self._ask("GET", path)
@@ -169,22 +184,47 @@ class Vault:
     async def _check_token(self) -> None:
         status, _ = await self._ask("GET", "auth/token/lookup-self")
         if status == 403:
+            if self._config.login is not None:
+                self._token = ""
+                raise Unavailable("the token of our login is not valid any more; logging in again")
             raise Unavailable("the token is not valid, or not any more")
 
     async def _renew(self) -> None:
-        """Renew a token that may be renewed when half of its life is over."""
+        """Renew a token that may be renewed when half of its life is over; else log in again, if we did."""
         self._renew_at = time.monotonic() + 3600
         status, found = await self._ask("GET", "auth/token/lookup-self")
-        token = found.get("data", {}) if status == 200 else {}
-        if not token.get("renewable") or not token.get("ttl"):
+        token, login = found.get("data", {}) if status == 200 else {}, self._config.login
+        left = float(token.get("ttl") or 0)
+        if status == 403 and login is not None:
+            await self._log_in(login)
             return
-        left, whole = float(token["ttl"]), float(token.get("creation_ttl") or token["ttl"])
-        if left <= whole * RENEW_AT:
-            _, found = await self._ask("POST", "auth/token/renew-self")
+        if not left or not (token.get("renewable") or login):
+            return
+        half = float(token.get("creation_ttl") or left) * RENEW_AT
+        if left <= half and token.get("renewable"):
+            wanted = {"increment": login.increment} if login is not None and login.increment else {}
+            _, found = await self._ask("POST", "auth/token/renew-self", wanted)
             left = float((found.get("auth") or {}).get("lease_duration") or left)
+        if left <= half and login is not None:
+            await self._log_in(login)
+            return
         self._renew_at = time.monotonic() + max(left * RENEW_AT, 1.0)
 
-    async def _ask(self, method: str, path: str) -> tuple[int, dict[str, Any]]:
+    async def _log_in(self, login: Login) -> None:
+        proof = await asyncio.to_thread(login.proof)
+        status, found = await self._ask("POST", f"auth/{login.mount}/login", proof)
+        made = found.get("auth") or {}
+        if status != 200 or not made.get("client_token"):
+            said = "; ".join(map(str, found.get("errors") or ())) or f"HTTP {status}"
+            raise Unavailable(
+                f"the login by {login.name} at auth/{login.mount} is refused: {said[:MOST_SAID]}"
+            )
+        self._token, self._engine = made["client_token"], 0
+        self._renew_at = time.monotonic() + max(float(made.get("lease_duration") or 7200) * RENEW_AT, 1.0)
+
+    async def _ask(
+        self, method: str, path: str, document: Mapping[str, Any] | None = None
+    ) -> tuple[int, dict[str, Any]]:
         """Status and document of an answer that is of use; raises ``Unavailable``."""
         if self._http is None:
             self._http = aiohttp.ClientSession(timeout=TIMEOUT)
@@ -196,6 +236,7 @@ class Vault:
                 method,
                 f"{self._config.address}/v1/{path}",
                 headers=headers,
+                json=document,
                 ssl=self._tls or True,
                 server_hostname=(self._config.tls.tls_server_name or None) if self._config.tls else None,
             ) as answer:

@@ -201,10 +201,6 @@ def test_settings_of_both_dialects_are_understood(tmp_path: Path) -> None:
     [
         (gloo.SettingsVaultSecrets(token="t"), r"v\.address: needs http:// or https://"),
         (gloo.SettingsVaultSecrets(address="http://v"), r"v\.token: required"),
-        (
-            gloo.SettingsVaultSecrets(address="http://v", aws=gloo.SettingsVaultAwsAuth()),
-            r"v\.aws: not supported yet",
-        ),
     ],
 )
 def test_settings_that_cannot_be_used_are_refused(given: gloo.SettingsVaultSecrets, says: str) -> None:
