@@ -51,4 +51,13 @@ async def test_options_are_shared_by_reference(stack: Stack) -> None:
 
         await stack.put("RouteOption", "shared", adding("again"))
         await says("/shared", "again")
-        await stack.status_is("Accepted", "RouteOption", "shared")
+        status = await stack.status_is("Accepted", "RouteOption", "shared")
+        assert status["details"]["usedBy"] == ["VirtualService gloo-system.web"]
+
+        await stack.put("RouteOption", "shared", {"options": {"timeout": "-1s"}})
+        await stack.status_is(
+            "Rejected", "RouteOption", "shared", saying="options.timeout: must not be negative"
+        )
+        note = "virtualHost.routes[0]: RouteOption gloo-system.shared: options.timeout: must not be negative"
+        await stack.status_is("Warning", "VirtualService", "web", saying=note)
+        await says("/shared", "again")

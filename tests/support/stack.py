@@ -29,9 +29,14 @@ GROUPS = {
     "RouteTable": "gateway.solo.io",
     "VirtualHostOption": "gateway.solo.io",
     "RouteOption": "gateway.solo.io",
+    "ListenerOption": "gateway.solo.io",
+    "HttpListenerOption": "gateway.solo.io",
+    "MatchableHttpGateway": "gateway.solo.io",
+    "MatchableTcpGateway": "gateway.solo.io",
     "Proxy": "gloo.solo.io",
     "Upstream": "gloo.solo.io",
     "UpstreamGroup": "gloo.solo.io",
+    "Artifact": "gloo.solo.io",
 }
 Document = dict[str, Any]
 
