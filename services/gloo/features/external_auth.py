@@ -34,7 +34,8 @@ URI = "http://not-used.example.com/"  # Envoy wants one, and asks the cluster
 STATUSES = frozenset(status.value for status in envoy_type.StatusCode if status.value >= 200)
 OFF = route.FilterConfig(disabled=True)
 GUARDING = """\
--- What its context names must have been asked: the filter that asks leaves behind how long that took.
+-- gloo.extauth-guard
+-- The filter that the context names must have asked; it leaves behind how long that took.
 function envoy_on_request(handle)
   local filter = handle:filterContext():get("asked")
   if filter and not handle:streamInfo():filterState():get(filter, "latency_us") then
