@@ -1,0 +1,145 @@
+"""JSON to gRPC with descriptors from an Artifact, and requests to any host, through the whole system."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.support.backends import Backend
+from tests.support.bookstore import BOOKSTORE, Bookstore, base64_of, bookstore, serving
+from tests.support.site import Site
+from tests.support.stack import GATEWAY, Stack, direct, to_upstream
+from tests.support.waiting import eventually
+
+pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
+
+TRANSCODER = {
+    "protoDescriptorConfigMap": {"configMapRef": {"name": "books", "namespace": "gloo-system"}},
+    "services": [BOOKSTORE],
+    "matchIncomingRequestRoute": True,
+}
+ARTIFACT = {"data": {"books.pb": base64_of(bookstore())}}
+PARALLEL = 4
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    async with Stack(tmp_path_factory.mktemp("grpc")) as running:
+        yield running
+
+
+@pytest.fixture
+def site(stack: Stack, request: pytest.FixtureRequest) -> Site:
+    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())
+    return Site(stack, words[-60:].strip("-"))
+
+
+async def watched(stack: Stack) -> set[str]:
+    return set((await stack.debug("gloo", "gloo"))["watches"])
+
+
+def books(port: int) -> dict[str, Any]:
+    spec = {"serviceSpec": {"grpcJsonTranscoder": TRANSCODER}}
+    return {"useHttp2": True, "static": {"hosts": [{"addr": "127.0.0.1", "port": port}], **spec}}
+
+
+async def test_an_artifact_is_read_when_something_refers_to_it(stack: Stack, site: Site) -> None:
+    await stack.put("Artifact", "books", "no object [")
+    assert "Artifact" not in await watched(stack)
+    async with serving(Bookstore("red")) as port:
+        await stack.put("Upstream", "books", books(port))
+        await stack.status_is(
+            "Rejected", "Upstream", "books", saying="Artifact gloo-system.books: cannot be read"
+        )
+        assert "Artifact" in await watched(stack)
+        await stack.delete("Artifact", "books")
+        await stack.status_is(
+            "Rejected", "Upstream", "books", saying="configMapRef: Artifact gloo-system.books: not"
+        )
+
+        await stack.put("Artifact", "books", ARTIFACT)
+        await stack.status_is("Accepted", "Upstream", "books")
+        await site.serve(to_upstream("/v1/", "books"))
+        await site.says("Accepted")
+        answer = await site.get("/v1/books/7?main_title=x")
+        assert json.loads(answer.text) == {"id": 7, "mainTitle": "GetBook of red: x"}
+
+        await stack.put("Artifact", "books", {"data": {"books.pb": "no base64!"}})
+        await site.says(
+            "Rejected", "routes[1].routeAction.single.upstream: Upstream gloo-system.books: static."
+        )
+        assert (await site.get("/v1/books/7")).status == 200
+        raw = bookstore().replace(b"/v1/books", b"/v1/novel")
+        await stack.put("Artifact", "books", {"data": {"books.pb": base64_of(raw)}})
+        await eventually(lambda: site.get("/v1/novel/7"), until=lambda answer: answer.status == 200)
+        await site.says("Accepted")
+
+        await stack.kill_process("gloo")
+        stack.start_role("gloo")
+        await stack.ready("gloo")
+        await site.serve(to_upstream("/v1/", "books"), direct("/", "after"))
+        assert (await site.get("/v1/novel/7")).status == 200
+        await stack.status_is("Accepted", "Upstream", "books")
+    await stack.delete("VirtualService", site.name)
+    await stack.delete("Upstream", "books")
+
+
+async def test_settings_of_the_forward_proxy_change_under_traffic(stack: Stack, site: Site) -> None:
+    async def forward(**options: Any) -> None:
+        gateway = {"options": {"dynamicForwardProxy": options}}
+        await stack.put(
+            "Gateway", "gateway-proxy", GATEWAY | {"bindPort": stack.http_port, "httpGateway": gateway}
+        )
+
+    async with Backend("any") as backend:
+        to_it = {"dynamicForwardProxy": {"hostRewrite": f"localhost:{backend.port}"}}
+        route = {"matchers": [{"prefix": "/any"}], "routeAction": to_it}
+        await site.serve(direct("/", "none"))
+        site_routes = [route, direct("/", "some")]
+        await forward(dnsCacheConfig={"dnsLookupFamily": "V4_ONLY"})
+        await site.serve(*site_routes)
+        await site.reaches("/any", "any")
+
+        asked, failed, done = 0, list[Any](), asyncio.Event()
+
+        async def ask() -> None:
+            nonlocal asked
+            while not done.is_set():
+                answer = await site.get("/any")
+                asked += 1
+                if answer.status != 200:
+                    failed.append(answer)
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(PARALLEL):
+                tasks.create_task(ask())
+            for seconds in (10, 20, 30):
+                await forward(dnsCacheConfig={"dnsLookupFamily": "V4_ONLY", "dnsRefreshRate": f"{seconds}s"})
+                await eventually(
+                    lambda: stack.envoy("/config_dump?resource=dynamic_listeners"),
+                    until=lambda dump, seconds=seconds: f'"dns_refresh_rate": "{seconds}s"' in dump,
+                )
+                count = asked
+                await eventually(lambda: asked, until=lambda now, count=count: now > count + 50)
+            done.set()
+
+        assert failed == []
+
+
+async def test_a_route_without_the_listeners_option_is_told_what_it_lacks(stack: Stack, site: Site) -> None:
+    await stack.put("Gateway", "gateway-proxy", GATEWAY | {"bindPort": stack.http_port})
+    await stack.put(
+        "VirtualService",
+        site.name,
+        {"virtualHost": {"domains": [site.domain], "routes": [{"routeAction": {"dynamicForwardProxy": {}}}]}},
+    )
+
+    await site.says(
+        "Rejected", "virtualHost.routes[0].routeAction.dynamicForwardProxy: needs dynamicForwardProxy"
+    )
