@@ -75,6 +75,7 @@ from protos._generated.envoy.type.tracing import v3 as tracing
 from protos._generated.google import api as google_api
 from protos._generated.google import protobuf
 from protos._generated.opentelemetry.proto.common import v1 as otel_common
+from protos._generated.xds.core import v3 as xds_core
 from protos._generated.xds.type.matcher import v3 as xds_matcher
 
 __all__ = [
@@ -149,6 +150,7 @@ __all__ = [
     "udp_proxy",
     "upstream_codec",
     "uuid_request_id",
+    "xds_core",
     "xds_matcher",
     "zstd",
 ]

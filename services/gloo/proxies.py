@@ -16,10 +16,12 @@ from services.gloo.parts import WHOLE, domains_of
 from services.gloo.plugin import Policy
 from services.gloo.resources import EMPTY, Resource, Resources
 from services.gloo.sanitize import choose_host, choose_resource, fallback_resources, has_errors
+from services.gloo.translator.addresses import listener_conflicts
 from services.gloo.translator.consul import ConsulSelection, destination_cluster_name
 from services.gloo.translator.filter_chains import ALL_TAKEN, Trying
 from services.gloo.translator.hybrid import HttpPart, fetches, http_parts, translate_any
-from services.gloo.translator.listener import TranslatedListener, listener_conflicts
+from services.gloo.translator.listener import TranslatedListener
+from services.gloo.translator.names import http3_name
 from services.gloo.translator.patches import looked_at
 from services.gloo.translator.proxy import check_proxy, max_body, merge_reports
 from services.gloo.translator.secret import names_asked_for
@@ -225,7 +227,7 @@ class Proxies:
         tried: dict[str, frozenset[Source]] = {}
         conflicts = listener_conflicts(proxy.listeners)
         for i, (given, entry) in enumerate(zip(proxy.listeners, self._entries[ref].values(), strict=True)):
-            last_good = before.listeners.by_name.get(given.name) or self._memory.listener(ref, given.name)
+            last_good = self._served(ref, given.name)
             done = self._listener(entry.listener, given, i, owner, conflicts.get(i, ""), get, last_good)
             merge_reports(reports, done.reports)
             errors = done.resource is None and has_errors(done.reports)
@@ -237,6 +239,10 @@ class Proxies:
             if made is not None and made.name not in {each.name for each in listeners}:
                 listeners.append(made)
                 clusters |= {each.name: each for each in done.clusters}
+                if made is done.resource:
+                    listeners += filter(None, [done.http3])
+                elif (kept := self._served(ref, http3_name(made.name))) is not None:
+                    listeners.append(kept)
                 asking = done.secrets
                 if made is not done.resource:
                     asking = dict.fromkeys(names_asked_for(made.body), made.sources)
@@ -285,6 +291,11 @@ class Proxies:
             for name, each in known.items()
             if name not in made and any(mentions(one.body, [name.encode()]) for one in routes)
         }
+
+    def _served(self, ref: Ref, listener: str) -> Resource | None:
+        """A listener as it is served until now."""
+        before = self.served.get(ref, ServedProxy())
+        return before.listeners.by_name.get(listener) or self._memory.listener(ref, listener)
 
     def _selected(self, made: Resource, before: ServedProxy) -> set[ConsulSelection]:
         """What `consul` destinations chose before, as far as *made* still names it."""

@@ -81,7 +81,7 @@ def waiting_everywhere() -> tuple[dict[str, Any], ...]:
 
 
 def leave_out_waiting_filters(given: dict[str, Any]) -> None:
-    for chain in given["filterChains"]:
+    for chain in given.get("filterChains", ()):
         for each in chain["filters"]:
             manager = each["typedConfig"]
             if "httpFilters" in manager:
@@ -204,7 +204,9 @@ def static_resources(worlds: Mapping[str, World], *, port: int = 0) -> dict[str,
                 socket["portValue"] = next(ports)
             elif pipe := each["address"].get("pipe"):
                 pipe["path"] += name
-            listeners.append({**each, "name": f"{name}{each['name']}", "bindToPort": bool(port)})
+            listeners.append({**each, "name": f"{name}{each['name']}"})
+            if "udpListenerConfig" not in each:  # they always bind, but not when only validated
+                listeners[-1]["bindToPort"] = bool(port)
         for each in documents["clusters"].values():
             if each.get("type") == "EDS":
                 del each["edsClusterConfig"]
@@ -262,7 +264,7 @@ def static_secret(name: str) -> dict[str, Any]:
 def collectors(given: dict[str, Any], prefix: str, clusters: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Have traces sent to clusters of this world; those that it lacks, since Envoys bring them themselves."""
     found = {}
-    for chain in given["filterChains"]:
+    for chain in given.get("filterChains", ()):
         tracing = chain["filters"][-1]["typedConfig"].get("tracing", {})
         config = tracing.get("provider", {}).get("typedConfig", {})
         if "collectorCluster" in config:
@@ -275,7 +277,7 @@ def collectors(given: dict[str, Any], prefix: str, clusters: Mapping[str, Any]) 
 
 def place_routes(given: dict[str, Any], routes: Mapping[str, Any]) -> None:
     """Put the routes that would come over RDS into the listener itself."""
-    for chain in given["filterChains"]:
+    for chain in given.get("filterChains", ()):
         manager = chain["filters"][-1]["typedConfig"]
         if rds := manager.pop("rds", None):
             manager["routeConfig"] = {**routes[rds["routeConfigName"]], "validateClusters": False}

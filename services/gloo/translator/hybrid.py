@@ -60,6 +60,7 @@ from services.gloo.translator.sources import (
 from services.gloo.translator.ssl import sni_problem
 from services.gloo.translator.supported import refuse_unread
 from services.gloo.translator.tcp import asks_for_name, asks_for_names, translate_tcp
+from services.gloo.translator.udp import translate_udp
 from shared.codec.encode import encode, varint
 from shared.codec.overlay import overlay, taken
 from shared.ref import Source
@@ -171,6 +172,8 @@ def translate_any(
     trying: Trying = ALL_TAKEN,
 ) -> TranslatedListener:
     """A listener of any type; the arguments are those of ``translate_listener``."""
+    if given.udp_listener is not None:
+        return translate_udp(given, path, owner, policy, conflict, read=read)
     translate = translate_listener if given.hybrid_listener is None else translate_hybrid
     return translate(
         given, path, owner, policy, conflict, read=read, last_good=last_good, served=served, trying=trying
@@ -316,6 +319,8 @@ def http_part(
 ) -> Done:
     scope = Scope(path="httpListener", report=report, policy=around.policy, read=around.read)
     joined = join_http(http, around.manager[False], scope)
+    if http.options is not None and http.options.http3 is not None:
+        scope.error("options.http3", "cannot be had on a hybrid listener; give it a listener of its own")
     routes, sources = routes_of(around.name, part.key), [origin.source for origin in part.told.origins]
     clusters = forward_proxies(routes, http, scope, sources)
     filters = network_filters(routes, http, joined)

@@ -6,7 +6,6 @@ in one fixed order, the router last. The listener's options switch some on; all 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,8 @@ from services.gloo.features.network_limits import NAMES as NETWORK_LIMITS
 from services.gloo.features.sockets import PROXY_PROTOCOL
 from services.gloo.plugin import Patch, Policy, Reader, Scope, read_nothing, within
 from services.gloo.resources import Resource, resource
+from services.gloo.translator import http3
+from services.gloo.translator.addresses import address_of
 from services.gloo.translator.ads import ADS
 from services.gloo.translator.consul import ConsulSelection
 from services.gloo.translator.filter_chains import (
@@ -60,9 +61,11 @@ class TranslatedListener:
 
     *tls* are the last good TLS configurations by where they stand; *secrets* the names of those that are
     needed, and the objects they are needed for; *selections* what `consul` destinations of TCP chose.
+    *http3* is the listener of HTTP/3 beside it.
     """
 
     resource: Resource | None
+    http3: Resource | None = None
     reports: Reports
     tls: Mapping[Origin, gloo.SslConfig]
     secrets: Mapping[str, frozenset[Source]]
@@ -107,15 +110,20 @@ def translate_listener(
     brought = configurations(given, path, owner)
     chains = translate_chains(brought, scope, reports, last_good, trying)
     good = {each.origin: last_good[each.origin] for each in brought if each.origin in last_good}
-    found = None
+    quick_chains = http3.usable(given, chains, joined, scope)
+    found = quick = None
     serving = http is not None and http.virtual_hosts and (chains or not given.ssl_configurations)
     if http is not None and serving and not report.errors:
         with report.collect():
             sources = {origin.source for origin in origins} or {owner}
             found = resource(given.name, encode(build_listener(given, http, joined, frame, chains)), sources)
+            if quick_chains:
+                out = build_http3(given, http, joined, frame, quick_chains)
+                quick = resource(out.name, encode(out), sources)
     attribute(report, origins or [Origin(source=owner, path=path)], reports)
     return TranslatedListener(
         resource=found,
+        http3=quick,
         reports=reports,
         tls=good | {origin: config for chain in chains for origin, config in chain.good.items()},
         secrets=secrets_of(chains),
@@ -182,8 +190,9 @@ def check_listener(given: gloo.Listener, report: Report) -> None:
     elif given.hybrid_listener is not None:
         if given.ssl_configurations:
             report.error("sslConfigurations", "goes with httpListener; a matched listener has its own")
-    elif given.http_listener is None and given.aggregate_listener is None:
-        report.error("", "no listener type; one of httpListener, tcpListener, hybridListener")
+    elif (given.http_listener, given.udp_listener, given.aggregate_listener) == (None, None, None):
+        kinds = "httpListener, tcpListener, hybridListener, udpListener"
+        report.error("", f"no listener type; one of {kinds}")
 
 
 def join_http(given: gloo.HttpListener, manager: Mapping[str, Any], scope: Scope) -> Joined:
@@ -220,6 +229,13 @@ def build_listener(
     )
 
 
+def build_http3(
+    given: gloo.Listener, http: gloo.HttpListener, joined: Joined, frame: Joined, chains: Sequence[Chain]
+) -> listener.Listener:
+    filters = network_filters(route_configuration_name(given.name), http, http3.speaking(joined))
+    return http3.beside(given, frame, chains, filters)
+
+
 def framed(
     given: gloo.Listener, frame: Joined, chains: list[listener.FilterChain], *, with_names: bool
 ) -> listener.Listener:
@@ -230,13 +246,7 @@ def framed(
             chain.transport_socket = counting(chain.transport_socket)
     out = listener.Listener(
         name=given.name,
-        address=core.Address(
-            socket_address=core.SocketAddress(
-                address=given.bind_address,
-                port_value=given.bind_port,
-                ipv4_compat=given.bind_address == "::",
-            )
-        ),
+        address=address_of(given),
         filter_chains=chains,
     )
     frame.write(out)
@@ -291,21 +301,3 @@ def http_filters(joined: Joined) -> list[hcm.HttpFilter]:
         )
         for each in sorted(declared.values(), key=lambda each: each.place)
     ]
-
-
-def listener_conflicts(listeners: Sequence[gloo.Listener]) -> dict[int, str]:
-    """The listeners of a Proxy that clash with an earlier one, by index, and why."""
-    names: dict[str, int] = {}
-    addresses: dict[tuple[str, int], int] = {}
-    problems: dict[int, list[str]] = defaultdict(list)
-    for i, each in enumerate(listeners):
-        bind = (each.bind_address, each.bind_port)
-        if each.name in names:
-            problems[i].append(f"another listener is named {each.name}, too")
-        if bind in addresses:
-            problems[i].append(
-                f"listener {listeners[addresses[bind]].name} already binds {bind[0]} port {bind[1]}"
-            )
-        if i not in problems:
-            names[each.name] = addresses[bind] = i
-    return {i: "; ".join(texts) for i, texts in problems.items()}

@@ -11,6 +11,7 @@ FALLBACK_LISTENER = "fallback_listener_for_invalid_routes"
 FALLBACK_SOCKET = "@fallback_listener_for_invalid_routes"
 HTTP_STAT_PREFIX = "http"
 TCP_STAT_PREFIX = "tcp"
+UDP_STAT_PREFIX = "udp"
 TUNNEL = "solo_io_generated_self_listener_"
 FORWARD_PROXY = "solo_io_generated_dfp:"
 
@@ -41,6 +42,11 @@ def route_configuration_name(listener: str) -> str:
 def forward_proxy_name(routes: str) -> str:
     """The cluster that forwards to whatever host a request of that route configuration asks for."""
     return f"{FORWARD_PROXY}{routes}"
+
+
+def http3_name(listener: str) -> str:
+    """The listener of UDP beside one that speaks HTTP/3, too."""
+    return f"{listener}-http3"
 
 
 def virtual_host_name(name: str) -> str:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from protos import gloo
 from services.gloo.plugin import Policy, Reader
 from services.gloo.resources import Resource
+from services.gloo.translator.addresses import listener_conflicts
 from services.gloo.translator.consul import ConsulSelection
 from services.gloo.translator.hybrid import HttpPart, fetches, http_parts, translate_any
-from services.gloo.translator.listener import listener_conflicts
 from services.gloo.translator.patches import looked_at
 from services.gloo.translator.route import MAX_BODY
 from services.gloo.translator.sources import Reports
@@ -39,8 +39,9 @@ class TranslatedProxy:
 
 def translate_proxy(proxy: gloo.Proxy, owner: Source, read: Reader, policy: Policy) -> TranslatedProxy:
     reports: Reports = {owner: check_proxy(proxy)}
-    listeners, routes, hosts, selections = [], [], [], set[ConsulSelection]()
+    listeners: list[Resource] = []
     clusters: list[Resource] = []
+    routes, hosts, selections = [], [], set[ConsulSelection]()
     conflicts = listener_conflicts(proxy.listeners)
     for i, given in enumerate(proxy.listeners):
         done = translate_any(given, f"listeners[{i}]", owner, policy, conflicts.get(i, ""), read=read)
@@ -53,7 +54,7 @@ def translate_proxy(proxy: gloo.Proxy, owner: Source, read: Reader, policy: Poli
             if done.resource is not None and fetches(done.resource, part.routes):
                 routes.append(join_route_configuration(part.routes, served, given.route_options))
         if done.resource is not None:
-            listeners.append(done.resource)
+            listeners += filter(None, [done.resource, done.http3])
             selections |= done.selections
             clusters += done.clusters
     selections.update(*(host.selections for host in hosts))

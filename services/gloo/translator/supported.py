@@ -28,7 +28,7 @@ OWN = ("statPrefix", "customHttpFilters", "customNetworkFilters")
 READ: Mapping[str, tuple[str, ...]] = {
     "Proxy": ("listeners", *BOOKKEEPING),
     "Listener": (
-        *("name", "bindAddress", "bindPort", "useProxyProto", "httpListener", "tcpListener"),
+        *("name", "bindAddress", "bindPort", "useProxyProto", "httpListener", "tcpListener", "udpListener"),
         *("hybridListener", "sslConfigurations", "options", "routeOptions", "metadata", "metadataStatic"),
     ),
     "HybridListener": ALL,
@@ -44,6 +44,8 @@ READ: Mapping[str, tuple[str, ...]] = {
     "HttpListenerOptions": tuple(feature.name for feature in FEATURES if feature.on_listener),
     "CustomEnvoyFilter": ALL,
     "FilterStage": ALL,
+    "UdpListener": ALL,
+    "UdpListenerOptions": ALL,
     "TcpListener": ALL,
     "TcpListenerOptions": ALL,
     "TcpProxySettings": ALL,

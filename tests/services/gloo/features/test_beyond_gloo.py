@@ -1,4 +1,4 @@
-"""Options beyond Gloo, in real requests through a real Envoy: brotli, Zstandard, mirrors, session affinity."""
+"""Options beyond Gloo, asked for by real requests: brotli, Zstandard, mirrors, session affinity."""
 
 from __future__ import annotations
 

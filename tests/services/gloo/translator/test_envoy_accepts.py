@@ -22,6 +22,7 @@ WARNED = {
     "gzip_content_type": "content_type",
     "access_logs_open_telemetry": "common_config",
     "header_validation": "allow_custom_methods",
+    "udp": "matcher",
 }
 
 
