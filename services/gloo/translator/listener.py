@@ -6,7 +6,7 @@ in one fixed order, the router last. The listener's options switch some on; all 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -201,15 +201,15 @@ def join_http(given: gloo.HttpListener, manager: Mapping[str, Any], scope: Scope
     options = given.options or gloo.HttpListenerOptions()
     joined = join_patches("on_listener", options, within(scope, "options"))
     joined.fields |= manager
-    joined.add(own_filters(given, scope))
+    joined.add(own_filters(given, HTTP_FILTERS.union(each.name for each in joined.waiting), scope))
     if problem := checks.text_value(given.stat_prefix, MAX_STAT_PREFIX):
         scope.error("statPrefix", problem)
     return joined
 
 
-def own_filters(given: gloo.HttpListener, scope: Scope) -> Patch:
-    """Filters in Envoy's own words; *scope* is that of the HTTP listener."""
-    check_custom(given.custom_http_filters, HTTP_FILTERS, within(scope, "customHttpFilters"))
+def own_filters(given: gloo.HttpListener, taken: Collection[str], scope: Scope) -> Patch:
+    """Filters in Envoy's own words, without the names that are *taken*; *scope* is the HTTP listener's."""
+    check_custom(given.custom_http_filters, taken, within(scope, "customHttpFilters"))
     ours = (*NETWORK_LIMITS, CONNECTION_MANAGER)
     check_custom(given.custom_network_filters, ours, within(scope, "customNetworkFilters"))
     own = placed(given.custom_http_filters)
