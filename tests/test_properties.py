@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.services.gloo.translator.test_envoy_accepts import validate
+from tests.services.gloo.translator.test_envoy_accepts import KNOWN, validate
 from tests.support.random_documents import Case
 from tests.support.random_system import System, World, random_edits, random_world
 
 SPARSE, USUAL, DENSE = 0.02, 0.08, 0.3
 """How often a field is set that need not be."""
 EDITS = 30
-KNOWN = ("Deprecated field", "work-in-progress", "Unknown retry_on policy token")  # of the last we warn, too
 
 
 async def test_any_objects_are_served_or_told_what_is_wrong_and_where(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from protos._generated.schema import ENUMS, MESSAGES
 from services.gloo.translator.ssl import CIPHERS, CURVES
 from services.gloo.translator.supported import FIELDS_READ, PACKAGE, is_read
+from tests.support.fields import places_in_case
 
 TEXTS = [
     *("/", "/api", "/a/b.c", "/a?b", "/a/../b", "", "x", "é", "a b", "a\nb", "\x7f", "'\"", "/%2f", "/世"),
@@ -199,6 +201,23 @@ def random_tls_case(seed: int) -> dict[str, Any]:
     known = {"ns.a": {"pair": True}, "ns.b": {"pair": True, "trusted": True}}
     known["ns.consul"] = {"pair": True, "trusted": True, "staple": True}
     return {"proxy": {"listeners": [listener]}, "secrets": known}
+
+
+def edged_case(seed: int, cases: Sequence[Any]) -> Any:
+    """One of *cases* with one field gone, or with another value: mostly at the edge of what it may be."""
+    random = Case(2 * seed + 1)
+    case = copy.deepcopy(random.choice(cases))
+    (name, field), way = random.choice(sorted(places_in_case(case), key=str))
+    part = case
+    for step in way[:-1]:
+        part = part[step]
+    _, kind, type_name, _, shape = MESSAGES[name][field]
+    if kind == "message" or random.random() < 0.1:
+        del part[way[-1]]
+    elif field not in NOT_MADE:
+        one = value(field, kind, type_name, random, depth=0)
+        part[way[-1]] = {"one": one, "list": [one], "map": {"tag_v1": one}}[shape]
+    return case
 
 
 class Case(Random):
