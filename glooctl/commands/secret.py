@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import base64
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +18,28 @@ from shared.pem import pem_problem
 from shared.ref import Ref, segment_problem
 
 WORDS = ("secret", "secrets", "s")
+KEY_FIELDS = {
+    "accessKey": "AWS_ACCESS_KEY_ID",
+    "secretKey": "AWS_SECRET_ACCESS_KEY",
+    "sessionToken": "AWS_SESSION_TOKEN",
+}
 
 
 def add_create(nested: Any) -> None:
     parser = _parser(nested, "a secret, in Vault or in a directory")
     parser.set_defaults(parser=parser)
     kinds = parser.add_subparsers(title="kind", metavar="KIND", parser_class=type(parser))
-    tls = kinds.add_parser(
-        "tls", help="a certificate with its key, or certificates to trust", allow_abbrev=False
+    aws = _kind(kinds, "aws", "a key of AWS, to call Lambda functions with", create_aws)
+    aws.add_argument("--access-key", metavar="ID", help="its id; default: AWS_ACCESS_KEY_ID")
+    aws.add_argument("--secret-key", metavar="KEY", help="default: AWS_SECRET_ACCESS_KEY")
+    aws.add_argument(
+        "--session-token", metavar="TOKEN", help="of a temporary key; default: AWS_SESSION_TOKEN"
     )
+    tls = _kind(kinds, "tls", "a certificate with its key, or certificates to trust", create_tls)
     tls.add_argument("--certchain", metavar="FILE", help="PEM: the certificate, and those up to the root")
     tls.add_argument("--privatekey", metavar="FILE", help="PEM: its key, without a passphrase")
     tls.add_argument("--rootca", metavar="FILE", help="PEM: the certificates to trust")
     tls.add_argument("--ocspstaple", metavar="FILE", help="DER: an OCSP response about the certificate")
-    tls.add_argument("--replace", action="store_true", help="write a new version of one that exists")
-    _add_name(tls)
-    _add_places(tls)
-    flags.add_dry_run_flag(tls)
-    tls.set_defaults(run=create_tls)
 
 
 def add_get(nested: Any) -> None:
@@ -51,28 +56,30 @@ def add_delete(nested: Any) -> None:
     parser.set_defaults(run=delete)
 
 
+def create_aws(options: argparse.Namespace) -> int:
+    """Write a key: all of it from the flags or, which no list of processes shows, from the environment."""
+    key = dict(zip(KEY_FIELDS, (options.access_key, options.secret_key, options.session_token), strict=True))
+    if not any(key.values()):
+        key = {field: os.environ.get(name, "") for field, name in KEY_FIELDS.items()}
+    if not key["accessKey"] or not key["secretKey"]:
+        raise UsageError("give --access-key and --secret-key, or set AWS_ACCESS_KEY_ID and its like")
+    if not all(value.isascii() and value.isprintable() for value in key.values() if value):
+        raise CommandError("the key has a character that no key has")
+    return _write(options, "aws", "AWS", key)
+
+
 def create_tls(options: argparse.Namespace) -> int:
     """Check that the files fit together, and write them."""
-    ref = ref_of(options)
     tls = {
         "certChain": _read(options.certchain),
         "privateKey": _read(options.privatekey),
         "rootCa": _read(options.rootca),
     }
     if problem := pem_problem(tls["certChain"], tls["privateKey"], tls["rootCa"]):
-        raise CommandError(f"secret {ref}: {problem}")
+        raise CommandError(f"secret {ref_of(options)}: {problem}")
     if options.ocspstaple:
         tls["ocspStaple"] = base64.b64encode(_read_bytes(options.ocspstaple)).decode()
-    document = {
-        "metadata": {"name": ref.name, "namespace": ref.namespace},
-        "tls": {field: value for field, value in tls.items() if value},
-    }
-    if options.dry_run:
-        print(text.render(document), end="")
-        return 0
-    store_of(options).put(ref, document, replace=options.replace)
-    print(draw(["SECRET", "TYPE"], [[ref.name, "TLS"]]))
-    return 0
+    return _write(options, "tls", "TLS", tls)
 
 
 def get(options: argparse.Namespace) -> int:
@@ -122,6 +129,32 @@ def store_of(options: argparse.Namespace) -> SecretStore:
             insecure=options.vault_tls_insecure,
         )
     )
+
+
+def _write(options: argparse.Namespace, kind: str, shown: str, fields: Mapping[str, str | None]) -> int:
+    ref = ref_of(options)
+    document = {
+        "metadata": {"name": ref.name, "namespace": ref.namespace},
+        kind: {field: value for field, value in fields.items() if value},
+    }
+    if options.dry_run:
+        print(text.render(document), end="")
+        return 0
+    store_of(options).put(ref, document, replace=options.replace)
+    print(draw(["SECRET", "TYPE"], [[ref.name, shown]]))
+    return 0
+
+
+def _kind(
+    kinds: Any, word: str, help_text: str, run: Callable[[argparse.Namespace], int]
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = kinds.add_parser(word, help=help_text, allow_abbrev=False)
+    parser.add_argument("--replace", action="store_true", help="write a new version of one that exists")
+    _add_name(parser)
+    _add_places(parser)
+    flags.add_dry_run_flag(parser)
+    parser.set_defaults(run=run)
+    return parser
 
 
 def _parser(nested: Any, help_text: str) -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from glooctl.commands.secret import KEY_FIELDS
 from services.gloo.secrets.directory import Directory
 from services.gloo.secrets.vault import Vault, VaultConfig
 from shared.ref import Ref
@@ -22,7 +23,7 @@ PETS = Ref("gloo-system", "pets")
 
 
 def glooctl(*words: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    left_out = {"VAULT_ADDR", "VAULT_TOKEN", "GLOO_SECRET_DIRECTORY"}
+    left_out = {"VAULT_ADDR", "VAULT_TOKEN", "GLOO_SECRET_DIRECTORY", *KEY_FIELDS.values()}
     environment = {name: value for name, value in os.environ.items() if name not in left_out} | environ
     command = [sys.executable, "-m", "glooctl", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -103,6 +104,35 @@ async def test_secrets_in_a_directory_are_for_their_owner_only(tmp_path: Path, p
     assert glooctl("delete", "secret", "pets", **place).returncode == 0
     assert glooctl("delete", "secret", "pets", **place).returncode == 1
     assert not path.exists()
+
+
+async def test_a_key_of_aws_comes_from_flags_or_the_environment(tmp_path: Path) -> None:
+    place = {"GLOO_SECRET_DIRECTORY": str(tmp_path / "data")}
+    source = Directory(str(tmp_path / "data"))
+    environment = {"AWS_ACCESS_KEY_ID": "e", "AWS_SECRET_ACCESS_KEY": "s", "AWS_SESSION_TOKEN": "t"}
+
+    async def stored() -> tuple[str, str, str]:
+        read = await source.read(Ref("gloo-system", "aws"), "")
+        assert read is not None
+        assert read.secret is not None
+        assert read.secret.aws is not None
+        return read.secret.aws.access_key, read.secret.aws.secret_key, read.secret.aws.session_token
+
+    made = glooctl("create", "secret", "aws", "aws", "--access-key", "a", "--secret-key", "k", **place)
+    assert "| aws    | AWS  |" in made.stdout, made.stderr
+    assert await stored() == ("a", "k", "")
+    again = glooctl("create", "secret", "aws", "aws", "--replace", **place, **environment)
+    assert again.returncode == 0, again.stderr
+    assert await stored() == ("e", "s", "t")
+    given = ("--access-key", "a", "--secret-key", "k", "--replace")
+    assert glooctl("create", "secret", "aws", "aws", *given, **place, **environment).returncode == 0
+    assert await stored() == ("a", "k", "")  # no token of another key
+
+    half = glooctl("create", "secret", "aws", "aws", "--access-key", "a", **place)
+    assert half.returncode == 2
+    assert "give --access-key and --secret-key, or set AWS_ACCESS_KEY_ID" in half.stderr
+    odd = glooctl("create", "secret", "aws", "aws", "--access-key", "a", "--secret-key", "hush\n", **place)
+    assert (odd.returncode, "hush" in odd.stderr) == (1, False)
 
 
 def test_a_dry_run_prints_the_document(pair: Certificate) -> None:
