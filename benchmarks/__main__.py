@@ -7,7 +7,7 @@ import asyncio
 import os
 import subprocess
 
-from benchmarks import burst, cold_start, fanout, idle, propagation
+from benchmarks import burst, cold_start, fanout, hostile, idle, propagation
 
 BENCHMARKS = {
     "propagation": propagation.main,
@@ -15,6 +15,7 @@ BENCHMARKS = {
     "cold_start": cold_start.main,
     "idle": idle.main,
     "fanout": fanout.main,
+    "hostile": hostile.main,
 }
 
 

@@ -44,6 +44,9 @@ class XdsMetrics:
         self._handshakes = metrics.counter(
             "xds_handshakes_failed", "Connections that failed at TLS, as for want of a certificate"
         )
+        self._turned_away = metrics.counter(
+            "xds_turned_away", "Streams refused or ended, for their role or for what they ask of the server"
+        )
 
     def count_clients(self, count: Callable[[], int]) -> None:
         self._clients.set_function(count)
@@ -54,6 +57,9 @@ class XdsMetrics:
             return
         if event == "handshake failed":
             self._handshakes.inc(amount)
+            return
+        if event == "turned away":
+            self._turned_away.inc(amount)
             return
         name = short(type_url)
         self._pushes.labels(name, event).inc()

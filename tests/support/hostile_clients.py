@@ -11,9 +11,11 @@ import contextlib
 import itertools
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from random import Random
 from typing import Any
 
 import uvloop
@@ -27,7 +29,7 @@ from h2.settings import SettingCodes
 
 from services.gloo.resources import CLUSTER, ENDPOINTS, ROUTES
 from tests.support.waiting import eventually
-from tests.support.xds_clients import xds_clients
+from tests.support.xds_clients import fake_client
 from tests.support.xds_process import REPOSITORY, ROLE, xds_process
 
 PATH = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
@@ -38,12 +40,13 @@ HEADERS = [
 
 
 class Connection:
-    """One connection by hand; ``read`` gives the events that come."""
+    """One connection by hand; ``data`` is what came, where that is kept."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self.writer = writer
         self.ended = False
+        self.data: bytearray | None = None
         self.h2 = H2Connection(H2Configuration(client_side=True, header_encoding=None))
         self.h2.initiate_connection()
         self.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 2**30})
@@ -63,14 +66,17 @@ class Connection:
     def flush(self) -> None:
         self.writer.write(self.h2.data_to_send())
 
-    async def read(self) -> list[Any]:
-        data = await self._reader.read(2**16)
-        if not data:
+    async def read(self) -> None:
+        read = await self._reader.read(2**16)
+        if not read:
             raise ConnectionError
-        events = self.h2.receive_data(data)
-        self.ended |= any(isinstance(event, TrailersReceived | StreamReset) for event in events)
+        for event in self.h2.receive_data(read):
+            if isinstance(event, DataReceived):
+                self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                if self.data is not None:
+                    self.data += event.data
+            self.ended |= isinstance(event, TrailersReceived | StreamReset)
         self.flush()
-        return events
 
 
 @asynccontextmanager
@@ -102,22 +108,18 @@ async def never_answers(port: int) -> None:
     async with connected(port) as connection:
         connection.open(request())
         while True:
-            for event in await connection.read():
-                if isinstance(event, DataReceived):
-                    connection.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            await connection.read()
 
 
 async def refuses_everything(port: int) -> None:
     async with connected(port) as connection:
-        stream, buffer = connection.open(request()), b""
+        stream, data = connection.open(request()), bytearray()
+        connection.data = data
         while True:
-            for event in await connection.read():
-                if isinstance(event, DataReceived):
-                    connection.h2.acknowledge_received_data(event.flow_controlled_length, stream)
-                    buffer += event.data
-            while len(buffer) > 5 and len(buffer) >= (size := 5 + int.from_bytes(buffer[1:5], "big")):
-                response = discovery_pb2.DeltaDiscoveryResponse.FromString(buffer[5:size])
-                buffer = buffer[size:]
+            await connection.read()
+            while len(data) > 5 and len(data) >= (size := 5 + int.from_bytes(data[1:5], "big")):
+                response = discovery_pb2.DeltaDiscoveryResponse.FromString(bytes(data[5:size]))
+                del data[:size]
                 refusal = discovery_pb2.DeltaDiscoveryRequest(
                     type_url=response.type_url, response_nonce=response.nonce
                 )
@@ -177,7 +179,7 @@ async def opens_streams(port: int) -> None:
             connection.open(request())
             await connection.writer.drain()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(0.005):
+                async with asyncio.timeout(0.001):
                     await connection.read()
         while True:
             await connection.read()
@@ -211,6 +213,7 @@ KINDS: dict[str, tuple[int, Callable[[int], Awaitable[None]]]] = {
 
 
 async def main(kind: str) -> None:
+    os.nice(19)  # it is the server's way with them that is to be seen, not the machine's
     count, behave = KINDS[kind]
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
@@ -267,43 +270,54 @@ async def hostile_clients(kind: str) -> AsyncIterator[Hostile]:
         await process.communicate()
 
 
+ALONE, ELSEWHERE, HERE = "alone", "elsewhere", "here"  # whom the harm is done to
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delays:
-    """What the server does from a change being given to it until that is written to a client that does no
-    harm, in seconds of its processor time: while others do their harm to another server, and to this one."""
+    """How long a change takes to a client that does no harm, in seconds, while others do theirs to nobody, to
+    another server, and to this one. ``waits`` are from the change being given to the server until the client
+    has it; ``work`` is the server's processor time meanwhile, until that is written."""
 
-    elsewhere: list[float]
-    here: list[float]
+    waits: dict[str, list[float]]
+    work: dict[str, list[float]]
     grown: float  # MiB of this server, at most
 
 
-async def delays(kind: str, *, rounds: int, pushes: int) -> Delays:
-    """Turn by turn, so that both have the same of whatever else the machine does."""
-    found = Delays(elsewhere=[], here=[], grown=0)
-    seeds = itertools.count(1)
+async def delays(
+    kind: str, *, rounds: int, pushes: int, arms: Sequence[str] = (ALONE, ELSEWHERE, HERE)
+) -> Delays:
+    """Turn by turn, so that all have the same of whatever else the machine does."""
+    found = Delays(waits={arm: [] for arm in arms}, work={arm: [] for arm in arms}, grown=0)
+    seeds, random = itertools.count(1), Random(0)
     async with (
         xds_process(send_timeout=3.0) as here,
         xds_process(send_timeout=3.0) as elsewhere,
         hostile_clients(kind) as hostile,
-        AsyncExitStack() as stack,
+        asyncio.timeout(rounds * len(arms) * (30 + pushes)),
     ):
+        ports = {ALONE: 0, ELSEWHERE: elsewhere.port, HERE: here.port}
         for server in (here, elsewhere):
             await server.put((CLUSTER, "large", 100_000, 0), (ENDPOINTS, "probe", 500, 0))
-        await stack.enter_async_context(xds_clients(here.port, 1, ENDPOINTS))
-        before = here.memory()
-        here.forget_peak()
-        for _ in range(rounds):
-            for server, seconds in ((elsewhere, found.elsewhere), (here, found.here)):
-                await hostile.turn_to(server.port)
+        async with fake_client(here.port, ENDPOINTS) as got:
+            before = here.memory()
+            here.forget_peak()
+            for arm in itertools.chain(*itertools.repeat(arms, rounds)):
+                await hostile.turn_to(ports[arm])
                 await asyncio.sleep(0.7)
                 for seed in itertools.islice(seeds, pushes):
-                    for each in (here, elsewhere):
-                        await each.put((CLUSTER, "large", 100_000, seed))
-                    await asyncio.sleep(0.05)
-                    answer = await here.put((ENDPOINTS, "probe", 500, seed), writes=1)
-                    seconds.append(answer["work"])
+                    for server in (here, elsewhere):
+                        await server.put((CLUSTER, "large", 100_000, seed))
+                    await asyncio.sleep(random.uniform(0.02, 0.08))
+                    got.clear()
+                    started = time.perf_counter()
+                    pushed = asyncio.create_task(here.put((ENDPOINTS, "probe", 500, seed), writes=1))
+                    await got.wait()
+                    found.waits[arm].append(time.perf_counter() - started)
+                    found.work[arm].append((await pushed)["work"])
                 await hostile.turn_to(0)
-                await eventually(server.clients, until=lambda count: count <= 1)
+                for server in (here, elsewhere):
+                    await eventually(server.clients, until=lambda count: count <= 1)
         return replace(found, grown=here.memory("VmHWM") - before)
 
 

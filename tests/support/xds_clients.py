@@ -110,6 +110,20 @@ async def main(port: int, count: int, type_url: str) -> None:
 
 
 @asynccontextmanager
+async def fake_client(port: int, type_url: str) -> AsyncIterator[asyncio.Event]:
+    """One client in this process; the event is set with each response it has."""
+    got = asyncio.Event()
+    make = lambda: FakeClient(type_url, "fake", got)  # noqa: E731
+    transport, _ = await asyncio.get_running_loop().create_connection(make, "127.0.0.1", port)
+    try:
+        async with asyncio.timeout(60):
+            await got.wait()
+        yield got
+    finally:
+        transport.abort()
+
+
+@asynccontextmanager
 async def xds_clients(port: int, count: int, type_url: str) -> AsyncIterator[None]:
     """So many clients of the server at *port*, each with its first response."""
     process = await asyncio.create_subprocess_exec(

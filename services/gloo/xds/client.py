@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from datetime import UTC, datetime
 from time import time
 from typing import Any, Protocol
@@ -20,24 +20,28 @@ from h2.exceptions import ProtocolError
 
 from services.gloo.resources import CLUSTER, LISTENER, ROUTES, Resource, Snapshot, TypeUrl
 from services.gloo.xds import csds, transport, wire
+from services.gloo.xds.audience import Audiences
 from services.gloo.xds.cache import Cache
+from services.gloo.xds.holdings import Holdings
+from services.gloo.xds.line import Line, Peer
 from services.gloo.xds.nack import normalise
 from services.gloo.xds.options import Options
 from services.gloo.xds.progress import Blame, concerned, missing, refused
 from services.gloo.xds.sessions import LimitExceeded, Outgoing, Session
 from services.gloo.xds.subscription import DeltaRequest, Node, Receipt, SotwRequest, Subscription, Verdict
-from services.gloo.xds.turns import Line, Turn, Turns, Wakes
+from services.gloo.xds.turns import Places, Turn, Turns
 from shared.ref import Source
 
 log = logging.getLogger(__name__)
 
-BIG_REQUEST = 64 * 1024  # larger ones are decoded in a thread
+BIG_REQUEST = 64 * 1024  # of these few are taken in at a time, since they lie in memory
+LONG_REQUEST = 4 * 1024  # these are taken in by and by
 BYTES_A_TOKEN = 16 * 1024  # of a request; it pays for its bytes as others do for their number
-LONG_REQUEST = 4 * 1024  # after these nothing is read for a while
-PAUSE_A_BYTE, LONGEST_PAUSE = 1e-6, 0.05  # seconds; about thrice what the names in it cost
 NAMES_SHOWN = 100
 ROLES_NAMED = 5
 PUSH_TURN, ADMISSION_TURN = 0.25, 0.1  # so long may a big push, or a new client, keep others waiting
+REQUEST_MOMENT = 1.0  # and a big request that does not come to its end
+FEW_STREAMS = 10  # on a connection: they need not make room for another's
 
 
 class Observer(Protocol):
@@ -71,23 +75,45 @@ class Observer(Protocol):
 
 Measure = Callable[[str, TypeUrl, float], None]
 """Called as ``("sent", type, bytes)``, ``("acked", type, seconds)``, ``("refused", type, seconds)`` and,
-whatever the type, ``("coalesced", "", snapshots)`` and ``("handshake failed", "", 1)``."""
+whatever the type, ``("coalesced", "", snapshots)``, ``("turned away", "", 1)`` and
+``("handshake failed", "", 1)``."""
 
 Admit = Callable[[Node, Any], str | None]
 """Why this node, with this TLS certificate (or None), may not have its role; None when it may."""
 
 
 class Shared:
-    """What all clients of a server take turns at."""
+    """What all clients of a server take turns at, and have part in."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, cache: Cache) -> None:
         self.line = Line()
-        self.wakes = Wakes()
+        self.audiences = Audiences(cache, self.line)
         self.big_pushes = Turns(options.max_big_pushes, PUSH_TURN)
         self.admissions = Turns(options.max_admissions, ADMISSION_TURN)
-        self.big_requests = asyncio.Semaphore(options.max_big_requests)
-        self.decoding = asyncio.Semaphore(1)
-        self.answering = asyncio.Semaphore(2)
+        self.big_requests = Places(
+            options.max_big_requests, moment=REQUEST_MOMENT, longest=options.send_timeout
+        )
+        self.answering = asyncio.Semaphore(1)
+        self.clients: dict[str, Client] = {}
+        self.streams = Holdings(options.max_streams)
+        self.names = Holdings(options.max_names_in_all)
+
+    def make_room(self, peer: Peer) -> bool:
+        """Whether *peer* may have one more stream; the connection that has most may have to give one up."""
+        if self.streams.room(1):
+            return True
+        most = self.streams.most()
+        if most is None or self.streams.of(most) <= max(FEW_STREAMS, self.streams.of(peer) + 1):
+            return False
+        last = [client for client in self.clients.values() if client.peer is most and client.counted][-1]
+        last.turn_away("too many streams are open, and most of them on this connection")
+        return True
+
+    def too_many_names(self) -> None:
+        most = self.names.most()
+        for client in tuple(self.clients.values()):
+            if client.peer is most and client.counted:
+                client.turn_away("too many names are subscribed to, and most of them on this connection")
 
 
 class Client:
@@ -111,6 +137,9 @@ class Client:
         self.id = client_id
         self.node: Node | None = None
         self.session = session
+        self.peer = transport.peer(stream)
+        self.counted = True
+        self._names = 0
         self._stream = stream
         self._type_url = type_url
         self._cache = cache
@@ -131,6 +160,7 @@ class Client:
         self._tokens = options.max_requests_per_second * 10
         self._refilled = self._clock()
         self._leave: Callable[[], None] = lambda: None
+        shared.streams.change(self.peer, 1)
 
     async def run(self) -> None:
         """Serve until the client ends the stream; a failure is raised as a gRPC status."""
@@ -145,6 +175,7 @@ class Client:
         finally:
             self._leave()
             self._settle_in()
+            self._give_back()
             if self.node is not None:
                 self._observer.disconnected(self.id)
         if self._failure is not None:
@@ -155,6 +186,24 @@ class Client:
         self._ended = True
         self._failure = self._failure or failure
         self._wake.set()
+
+    def turn_away(self, problem: str, status: Status = Status.RESOURCE_EXHAUSTED) -> None:
+        """End the stream, and have it told to operators why."""
+        self._tell(problem)
+        self._give_back()
+        self.close(GRPCError(status, problem))
+
+    def _tell(self, problem: str) -> None:
+        node = self.node or Node(id="", cluster="", role="")
+        address = transport.peer_address(self._stream)
+        self._turned_away(problem=problem, address=address, node=node.id, role=node.role)
+
+    def _give_back(self) -> None:
+        """It counts no more among those who hold streams and names."""
+        if self.counted:
+            self.counted = False
+            self._turns.streams.change(self.peer, -1)
+            self._turns.names.change(self.peer, -self._names)
 
     def abort(self) -> None:
         transport.abort(self._stream)
@@ -209,53 +258,59 @@ class Client:
         big = len(data) >= self._options.big_push_bytes
         with await self._turns.big_pushes.take() if big else contextlib.nullcontext():
             async with asyncio.timeout(self._options.send_timeout):
-                await transport.send(self._stream, data)
+                await transport.send(self._stream, data, self._turn if self._late() else None)
+
+    async def _turn(self) -> None:
+        await self._turns.line.turn(self.peer)
+
+    def _late(self) -> bool:
+        return self.session.lags(self._clock())
 
     # --- reading ------------------------------------------------------------------------------------------
 
     async def _read(self) -> None:
         greeting = True  # the first request names the node and all its extensions
         try:
-            while (data := await self._receive()) is not None:
-                await self._admitted()
-                long = len(data) >= (BIG_REQUEST if greeting else LONG_REQUEST)
+            while (
+                size := await transport.receive_size(self._stream, self._options.max_message_bytes)
+            ) is not None:
+                await self._spend(1 + size / BYTES_A_TOKEN)
+                if size < (BIG_REQUEST if greeting else LONG_REQUEST):
+                    data = await transport.receive(self._stream, size)
+                    await self._admitted()
+                    self._take(wire.whole(self._decode(data)))
+                else:
+                    await self._take_long(size)
                 greeting = False
-                if long:
-                    await self._turns.line.turn()
-                self._take(await self._decode(data))
-                if long:  # it made work; the others come first
-                    await asyncio.sleep(min(len(data) * PAUSE_A_BYTE, LONGEST_PAUSE))
         except (wire.TooMany, LimitExceeded) as error:
-            self.close(GRPCError(Status.RESOURCE_EXHAUSTED, str(error)))
+            self.turn_away(str(error))
         except wire.Malformed as error:
-            self.close(GRPCError(Status.INVALID_ARGUMENT, f"not a discovery request: {error}"))
+            self.turn_away(f"not a discovery request: {error}", Status.INVALID_ARGUMENT)
         except GRPCError as error:
             self.close(error)
         else:
             self.close()
 
-    async def _receive(self) -> bytes | None:
-        """The next request; of the big ones few are taken in at a time, since they lie in memory."""
-        size = await transport.receive_size(self._stream, self._options.max_message_bytes)
-        if size is None:
-            return None
-        self._spend(1 + size / BYTES_A_TOKEN)
-        if size < BIG_REQUEST:
-            return await transport.receive(self._stream, size)
-        async with self._turns.big_requests:
-            try:
-                async with asyncio.timeout(self._options.send_timeout):
-                    return await transport.receive(self._stream, size)
-            except TimeoutError as error:
-                raise GRPCError(Status.DEADLINE_EXCEEDED, "the request takes too long to arrive") from error
+    async def _take_long(self, size: int) -> None:
+        """Take in a long request in turns; of the big ones few at a time."""
+        line = self._turns.line
+        try:
+            async with self._turns.big_requests.take() if size >= BIG_REQUEST else contextlib.nullcontext():
+                data = await transport.receive(self._stream, size)
+                await self._admitted()
+                request = await line.between(self.peer, self._decode(data))
+        except TimeoutError as error:
+            raise GRPCError(Status.DEADLINE_EXCEEDED, "the request takes too long to arrive") from error
+        await line.turn(self.peer)
+        self._take(request)
 
-    def _spend(self, tokens: float) -> None:
+    async def _spend(self, tokens: float) -> None:
         """Pay for a request, a big one as for many; the allowance fills up again with time."""
         rate, now = self._options.max_requests_per_second, self._clock()
         self._tokens = min(self._tokens + (now - self._refilled) * rate, rate * 10)
         self._refilled = now
         if self._tokens < 1:
-            raise GRPCError(Status.RESOURCE_EXHAUSTED, f"more than {rate:g} requests a second")
+            await asyncio.sleep((1 - self._tokens) / rate)
         self._tokens -= min(tokens, rate * 10)
 
     async def _admitted(self) -> None:
@@ -264,12 +319,8 @@ class Client:
         if self._admission is None:
             self._admission = await self._turns.admissions.take()
 
-    async def _decode(self, data: bytes) -> SotwRequest | DeltaRequest:
-        read = wire.read_delta if self.session.delta else wire.read_sotw
-        if len(data) < BIG_REQUEST:
-            return read(data, self._options.max_names)
-        async with self._turns.decoding:
-            return await asyncio.to_thread(read, data, self._options.max_names)
+    def _decode(self, data: bytes) -> Generator[None, None, SotwRequest | DeltaRequest]:
+        return (wire.delta_steps if self.session.delta else wire.sotw_steps)(data, self._options.max_names)
 
     def _take(self, request: SotwRequest | DeltaRequest) -> None:
         if self.node is None and request.node is not None:
@@ -279,15 +330,25 @@ class Client:
             raise GRPCError(Status.INVALID_ARGUMENT, f"type {request.type_url!r} is not served here")
         now = self._clock()
         receipt = self.session.receive(type_url, request, now)
+        self._count_names()
         if receipt.verdict is not Verdict.ACKED or not self.session.at_rest:
             self._wake.set()
         self._report(receipt, type_url, now)
+
+    def _count_names(self) -> None:
+        if not self.counted:
+            return
+        names = self.session.names
+        self._turns.names.change(self.peer, names - self._names)
+        self._names = names
+        if not self._turns.names.room():
+            self._turns.too_many_names()
 
     def _introduce(self, node: Node) -> None:
         self._check(node)
         self.node = node
         if node.role:
-            self._leave = self._cache.watch(node.role, self._snapshot_changed)
+            self._leave = self._turns.audiences.join(node.role, self.peer, self)
         self._observer.connected(self.id, node.role, node.id)
         if self.problem:
             log.warning("an xDS client is not served: %s", self.problem, extra=self._fields())
@@ -308,13 +369,18 @@ class Client:
         except GRPCError as error:
             self.close(error)
 
-    def _snapshot_changed(self) -> None:
+    def look(self, changes: int, *, first: bool) -> None:
         """The role's snapshot is another; that most of its clients need not look at it must cost little."""
         snapshot = self._cache.get(self.role)
-        if snapshot is not None and self.session.due(snapshot, self._clock):
-            self._changes += 1
-            if self._changes == 1:
-                self._turns.wakes.add(self._wake.set, late=self.session.lags)
+        if snapshot is None or not self.session.due(snapshot, self._clock):
+            return
+        known, self._changes = self._changes, self._changes + changes
+        if known:  # woken, and not there yet
+            return
+        if first and not self._late():
+            self._wake.set()
+        else:
+            self._turns.line.add(self.peer, self._wake.set)
 
     def _report(self, receipt: Receipt, type_url: TypeUrl, now: float) -> None:
         flight = receipt.flight

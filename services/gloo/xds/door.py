@@ -10,12 +10,14 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
+from functools import partial
 from ssl import SSLCertVerificationError, SSLContext, SSLError
+
+from services.gloo.xds.line import Line, Peer
 
 log = logging.getLogger(__name__)
 
 BACKLOG = 1_024  # connections not accepted yet: all Envoys may come at once
-PACE = 0.001  # seconds from one connection to the next; in between are those who are here already
 EXHAUSTED_PAUSE = 1.0
 HANDSHAKE_TIMEOUT = 10.0
 MAX_HANDSHAKES = 500  # at a time; the one that takes longest makes room
@@ -28,11 +30,12 @@ _NOT_TLS = ("HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "WRONG_VERSION_NUMBER", "UNKN
 
 
 class Door:
-    """Listens, and hands connections to the protocols that *make* makes."""
+    """Listens, and hands connections to the protocols that *make* makes, each in its turn of *line*."""
 
-    def __init__(self, make: Callable[[], asyncio.BaseProtocol], failed: Failed) -> None:
+    def __init__(self, make: Callable[[Peer], asyncio.BaseProtocol], failed: Failed, line: Line) -> None:
         self._make = make
         self._failed = failed
+        self._line = line
         self._ssl: SSLContext | None = None
         self._entering: dict[asyncio.Task[None], socket.socket] = {}  # the first has been at it the longest
         self.sockets: list[socket.socket] = []
@@ -74,36 +77,41 @@ class Door:
         if listening in self.sockets:
             asyncio.get_running_loop().add_reader(listening, self._accept, listening)
 
-    def _rest(self, listening: socket.socket, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(listening)
-        loop.call_later(seconds, self._watch, listening)
-
     def _accept(self, listening: socket.socket) -> None:
+        """Somebody is there."""
+        asyncio.get_running_loop().remove_reader(listening)
+        peer = Peer()
+        self._line.add(peer, partial(self._take_in, listening, peer))
+
+    def _take_in(self, listening: socket.socket, peer: Peer) -> None:
+        loop = asyncio.get_running_loop()
+        if listening not in self.sockets:
+            return
         try:
             connection, address = listening.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            self._watch(listening)
             return
         except OSError as error:  # no file descriptors, no memory
             log.error("no connection can be accepted", extra={"error": str(error)})
-            self._rest(listening, EXHAUSTED_PAUSE)
+            loop.call_later(EXHAUSTED_PAUSE, self._watch, listening)
             return
-        self._rest(listening, PACE)
+        self._watch(listening)
         connection.setblocking(False)
         if len(self._entering) >= MAX_HANDSHAKES:
             next(iter(self._entering)).cancel()
-        task = asyncio.get_running_loop().create_task(self._let_in(connection, str(address[0])))
+        task = loop.create_task(self._let_in(connection, str(address[0]), peer))
         self._entering[task] = connection
         task.add_done_callback(self._entered)
 
-    async def _let_in(self, connection: socket.socket, host: str) -> None:
-        ssl, loop = self._ssl, asyncio.get_running_loop()
+    async def _let_in(self, connection: socket.socket, host: str, peer: Peer) -> None:
+        ssl, loop, make = self._ssl, asyncio.get_running_loop(), partial(self._make, peer)
         try:
             if ssl is None:
-                await loop.connect_accepted_socket(self._make, connection)
+                await loop.connect_accepted_socket(make, connection)
             elif await _speaks(connection):
                 await loop.connect_accepted_socket(
-                    self._make, connection, ssl=ssl, ssl_handshake_timeout=HANDSHAKE_TIMEOUT
+                    make, connection, ssl=ssl, ssl_handshake_timeout=HANDSHAKE_TIMEOUT
                 )
             else:  # it only looked whether somebody listens
                 connection.close()

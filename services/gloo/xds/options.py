@@ -21,6 +21,7 @@ class Options:
     max_streams: int = 5_000
     max_streams_per_connection: int = 1_000
     max_names: int = 50_000  # in one type's subscription
+    max_names_in_all: int = 2_000_000  # in all subscriptions together
     max_types: int = 32  # on one stream
     max_message_bytes: int = 8 * 2**20
     max_requests_per_second: float = 500.0  # of one stream, over a burst of ten seconds

@@ -34,6 +34,8 @@ from services.gloo.xds.subscription import Comparisons
 from services.gloo.xds.transport import (
     GrpcStream,
     XdsGrpcServer,
+    peer,
+    peer_address,
     peer_certificate,
     receive,
     receive_size,
@@ -103,11 +105,11 @@ class XdsServer:
         self._admit = admit
         self._frames = Frames(options.shared_bytes)
         self._compare = Comparisons()
-        self._clients: dict[str, Client] = {}
         self._turned_away = TurnedAway()
         self._handshakes = TurnedAway()
         self._serial = count(1)
-        self._shared = Shared(options)
+        self._shared = Shared(options, cache)
+        self._clients = self._shared.clients
         self._health = ServiceStatus()
         self._stopping = False
         self._idle = asyncio.Event()
@@ -170,6 +172,10 @@ class XdsServer:
         """Who was turned away lately and why, the last first, for ``GET /debug/xds``."""
         return [*self._turned_away.listed(), *self._handshakes.listed()]
 
+    def _turn_away(self, **who_and_why: str) -> None:
+        self._measure("turned away", TypeUrl(""), 1)
+        self._turned_away.add(**who_and_why)
+
     def _not_let_in(self, host: str, reason: str) -> None:
         self._measure("handshake failed", TypeUrl(""), 1)
         self._handshakes.add(problem=f"the TLS handshake with {host} failed: {reason}", address=host)
@@ -210,10 +216,10 @@ class XdsServer:
     async def _serve(self, stream: GrpcStream, type_url: TypeUrl | None, delta: bool) -> None:
         if self._stopping:
             raise _going_away()
-        if len(self._clients) >= self._options.max_streams:
-            raise GRPCError(
-                Status.RESOURCE_EXHAUSTED, f"{self._options.max_streams} streams are open already"
-            )
+        if not self._shared.make_room(peer(stream)):
+            problem = f"{self._options.max_streams} streams are open already"
+            self._turn_away(problem=problem, address=peer_address(stream))
+            raise GRPCError(Status.RESOURCE_EXHAUSTED, problem)
         client = Client(
             str(next(self._serial)),
             stream,
@@ -225,7 +231,7 @@ class XdsServer:
             measure=self._measure,
             admit=self._admit,
             shared=self._shared,
-            turned_away=self._turned_away.add,
+            turned_away=self._turn_away,
         )
         self._clients[client.id] = client
         try:

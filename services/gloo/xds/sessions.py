@@ -44,6 +44,7 @@ REMOVED_AFTER = {
     EXTENSION: (CLUSTER,),
     ROUTES: (LISTENER,),
 }
+PATIENCE = 1.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,10 +121,17 @@ class Session:
                 return True
         return False
 
+    def lags(self, now: float) -> bool:
+        """Whether the client takes its time with what it was sent, or would not take it."""
+        return any(
+            state.refused or any(flight.at < now - PATIENCE for flight in state.flights)
+            for state in self.subscriptions.values()
+        )
+
     @property
-    def lags(self) -> bool:
-        """Whether the client has yet to take what it was sent."""
-        return any(state.flights or state.refused for state in self.subscriptions.values())
+    def names(self) -> int:
+        """How many the client has asked for."""
+        return sum(len(state.names) for state in self.subscriptions.values())
 
     def _overdue(self, state: Subscription, now: float) -> bool:
         """Whether the client leaves too many pushes unanswered."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from ssl import SSLContext
-from time import perf_counter
+from time import thread_time
 from typing import Any, cast
 
 from grpclib.config import Configuration
@@ -27,8 +27,8 @@ from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 
 from services.gloo.xds.door import Door, Failed
+from services.gloo.xds.line import Line, Peer
 from services.gloo.xds.options import Options
-from services.gloo.xds.turns import Line
 
 GrpcStream = Stream[bytes, bytes]
 WINDOW = 64 * 1024  # bytes a client may send before we have looked at them; HTTP/2's own default
@@ -36,7 +36,9 @@ _WINDOWS = Configuration(http2_connection_window_size=WINDOW, http2_stream_windo
 SPARE_STREAMS = 1_000  # beyond those of discovery: health, reflection, status
 WRITE_AT_ONCE = 32 * 1024  # below a socket's own buffer
 READ_AT_ONCE = 2 * 1024  # of one connection's bytes; more waits in line
-PIECE, READ_SECONDS = 512, 0.0005  # it is then read in pieces, for so long
+PIECE, READ_SECONDS = 512, 0.0003  # it is then read in pieces, for so long
+WORK_A_READ = 2.0  # times as long as reading takes what comes of it in tasks
+UNREAD = 2**20  # bytes of answers to pings and the like; discovery waits when a connection takes nothing
 
 
 class Bytes(CodecBase):
@@ -79,15 +81,19 @@ async def _receive(stream: GrpcStream, size: int) -> bytes:
         raise GRPCError(Status.INVALID_ARGUMENT, "the stream ended within a message") from error
 
 
-async def send(stream: GrpcStream, framed: bytes) -> None:
-    """Write *framed* as the client's windows allow; bytes are not copied but for a frame at a time.
+async def send(stream: GrpcStream, framed: bytes, turn: Callable[[], Awaitable[None]] | None = None) -> None:
+    """Write *framed* as the client's windows allow; bytes are not copied but for a frame at a time. What is
+    more than goes at once waits for a *turn* each time.
 
     A connection's streams take turns, a frame each: grpclib would let all that wait for a connection write
     at once.
     """
     raw: Any = stream._stream
-    connection, sent = raw.connection, 0
+    connection, sent, waits_at = raw.connection, 0, WRITE_AT_ONCE
     while sent < len(framed):
+        if turn is not None and sent >= waits_at:
+            waits_at = sent + WRITE_AT_ONCE
+            await turn()
         if raw._h2_connection.local_flow_control_window(raw.id) <= 0:
             raw.window_updated.clear()
             await raw.window_updated.wait()
@@ -128,6 +134,12 @@ def peer_certificate(stream: GrpcStream) -> Mapping[str, Any] | None:
     return stream.peer.cert()
 
 
+def peer(stream: GrpcStream) -> Peer:
+    """The connection in the line."""
+    found: Peer = stream._stream.connection.made_for  # type: ignore[attr-defined]
+    return found
+
+
 def peer_address(stream: GrpcStream) -> str:
     match stream.peer.addr():
         case (str(host), int(port), *_):
@@ -142,18 +154,18 @@ class XdsGrpcServer(Server):
     def __init__(self, handlers: Any, *, options: Options, failed: Failed, line: Line) -> None:
         super().__init__(handlers, codec=Bytes(), config=_WINDOWS)
         self.options = options
-        self.connections: set[_Connection] = set()
+        self.connections: dict[_Connection, None] = {}  # the first has been here the longest
         self.empty = asyncio.Event()
         self.streams = 0
         self.line = line
-        self.door = Door(self._protocol_factory, failed)
+        self.door = Door(self._connection, failed, line)
 
-    def _protocol_factory(self) -> H2Protocol:
-        made = super()._protocol_factory()
-        handler = _Handler(self)
+    def _connection(self, peer: Peer) -> H2Protocol:
+        made = self._protocol_factory()
+        handler = _Handler(self, peer)
         self._handlers.add(handler)
         self._handlers.discard(made.handler)
-        return _Connection(self, handler, made)
+        return _Connection(self, handler, made, peer)
 
     async def serve(self, host: str, port: int, ssl: SSLContext | None) -> None:
         self._server_closed_fut = asyncio.get_running_loop().create_future()
@@ -164,6 +176,17 @@ class XdsGrpcServer(Server):
     def port(self) -> int:
         """The port bound, where it was left to the system."""
         return next((int(each.getsockname()[1]) for each in self.door.sockets), 0)
+
+    def has_room(self) -> bool:
+        """Whether one more connection may stay; one on which nothing is asked makes room for it."""
+        if len(self.connections) < self.options.max_streams + SPARE_STREAMS:
+            return True
+        for connection in self.connections:
+            if connection.idle:
+                connection.transport.abort()
+                del self.connections[connection]
+                return True
+        return False
 
     def goodbye(self) -> None:
         """Send every connection a GOAWAY and close it."""
@@ -192,10 +215,15 @@ class XdsGrpcServer(Server):
 class _Handler(Handler):
     """Accepts streams of any method, up to a number over all connections, and begins one after the other."""
 
-    def __init__(self, server: XdsGrpcServer) -> None:
+    def __init__(self, server: XdsGrpcServer, peer: Peer) -> None:
         super().__init__(server._mapping, server._codec, server._status_details_codec, server.__dispatch__)
         self._server = server
-        self._in_line: set[Any] = set()
+        self._peer = peer
+        self._in_line: dict[Any, tuple[Any, Callable[[], Any]]] = {}  # by stream
+
+    @property
+    def idle(self) -> bool:
+        return not self._in_line and all(task.done() for task in self._tasks.values())
 
     def accept(self, stream: Any, headers: Any, release_stream: Callable[[], Any]) -> None:
         if self._server.streams >= self._server.options.max_streams + SPARE_STREAMS:
@@ -203,28 +231,32 @@ class _Handler(Handler):
             release_stream()
             return
         self._server.streams += 1
-        self._in_line.add(stream)
-        self._server.line.add(lambda: self._start(stream, headers, release_stream))
+        self._in_line[stream] = headers, release_stream
+        if len(self._in_line) == 1:
+            self._server.line.add(self._peer, self._begin)
 
-    def _start(self, stream: Any, headers: Any, release_stream: Callable[[], Any]) -> None:
-        if stream not in self._in_line:  # it has ended meanwhile
-            self._server.streams -= 1
-            release_stream()
+    def _begin(self) -> None:
+        """Begin the stream that has waited longest."""
+        if not self._in_line:
             return
-        self._in_line.discard(stream)
-        super().accept(stream, headers, release_stream)
+        stream = next(iter(self._in_line))
+        super().accept(stream, *self._in_line.pop(stream))
         self._tasks[stream].add_done_callback(self._ended)
+        if self._in_line:
+            self._server.line.add(self._peer, self._begin)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._server.streams -= 1
 
     def cancel(self, stream: Any) -> None:
-        if stream in self._in_line:
-            self._in_line.discard(stream)
+        if waiting := self._in_line.pop(stream, None):
+            self._server.streams -= 1
+            waiting[1]()
         else:
             super().cancel(stream)
 
     def close(self) -> None:
+        self._server.streams -= len(self._in_line)
         self._in_line.clear()
         super().close()
 
@@ -237,55 +269,70 @@ class _Connection(H2Protocol):
     _alive = True
     _timer: asyncio.TimerHandle | None = None
 
-    def __init__(self, server: XdsGrpcServer, handler: Handler, made: H2Protocol) -> None:
+    def __init__(self, server: XdsGrpcServer, handler: _Handler, made: H2Protocol, peer: Peer) -> None:
         super().__init__(handler, made.config, made.h2_config)
         self._server = server
+        self._peer = peer
         self._unread = bytearray()
         self._in_line = False
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         super().connection_made(transport)
-        options = self._server.options
-        if len(self._server.connections) >= options.max_streams + SPARE_STREAMS:
+        if not self._server.has_room():
             transport.abort()
             return
-        self._server.connections.add(self)
+        self._server.connections[self] = None
+        options = self._server.options
         self.connection.turn = asyncio.Lock()  # type: ignore[attr-defined]
+        self.connection.made_for = self._peer  # type: ignore[attr-defined]
         streams = max(100, options.max_streams_per_connection)
         self.connection._connection.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: streams})
         self.connection.flush()
         self.processor = _Processor(self.processor, options.max_message_bytes + WINDOW)
         self._timer = asyncio.get_running_loop().call_later(options.keepalive, self._ping)
 
+    @property
+    def idle(self) -> bool:
+        handler: _Handler = self.handler  # type: ignore[assignment]
+        return handler.idle
+
     def data_received(self, data: bytes) -> None:
         self._alive = True
-        if not self._unread and len(data) <= READ_AT_ONCE:
-            super().data_received(data)
+        line = self._server.line
+        if not self._unread and len(data) <= READ_AT_ONCE and line.passing(self._peer):
+            began = thread_time()
+            self._feed(data)
+            line.passed(self._peer, (thread_time() - began) * WORK_A_READ)
             return
         self._unread += data
         if not self._in_line:
             self._in_line = True
             self.transport.pause_reading()
-            self._server.line.add(self._read_on)
+            line.add(self._peer, self._read_on)
 
     def _read_on(self) -> None:
         """Take in part of what has come, since a few bytes may make much work."""
-        until = perf_counter() + READ_SECONDS
-        while self._unread and not self.transport.is_closing() and perf_counter() < until:
+        until = thread_time() + READ_SECONDS
+        while self._unread and not self.transport.is_closing() and thread_time() < until:
             piece = bytes(self._unread[:PIECE])
             del self._unread[:PIECE]
-            super().data_received(piece)
+            self._feed(piece)
         if self.transport.is_closing():
             self._unread.clear()
         elif self._unread:
-            self._server.line.add(self._read_on)
+            self._server.line.add(self._peer, self._read_on)
         else:
             self._in_line = False
             self.transport.resume_reading()
 
+    def _feed(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.transport.get_write_buffer_size() > UNREAD:
+            self.transport.abort()
+
     def connection_lost(self, error: BaseException | None) -> None:
-        self._server.connections.discard(self)
+        self._server.connections.pop(self, None)
         if not self._server.connections:
             self._server.empty.set()
         if self._timer is not None:

@@ -8,14 +8,18 @@ head and tail are put around the resources' bodies.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
+from typing import TypeVar
 
 from services.gloo.resources import MODULUS
 from services.gloo.xds.subscription import DeltaRequest, Node, Push, SotwRequest
 
 LONGEST_NAME = 1_024  # of a node and a type, which are kept as long as the stream is
+STEP = 256  # fields of a request that are read at once
+
+T = TypeVar("T")
 
 
 class Malformed(Exception):
@@ -116,13 +120,33 @@ class Frames:
 
 
 def read_sotw(data: bytes, max_names: int) -> SotwRequest:
+    return whole(sotw_steps(data, max_names))
+
+
+def read_delta(data: bytes, max_names: int) -> DeltaRequest:
+    return whole(delta_steps(data, max_names))
+
+
+def whole(steps: Generator[None, None, T]) -> T:
+    """The result of all *steps* at once."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+def sotw_steps(data: bytes, max_names: int) -> Generator[None, None, SotwRequest]:
     """A DiscoveryRequest: version_info 1, node 2, resource_names 3, type_url 4, response_nonce 5,
     error_detail 6, resource_locators 7 {name 1}."""
     names: list[str] = []
     version = type_url = nonce = ""
     node: Node | None = None
     error: str | None = None
-    for field, value in fields(data):
+    for number, (field, value) in enumerate(fields(data), 1):
+        if number % STEP == 0:
+            yield
         match field:
             case 1:
                 version = _text(value)
@@ -144,7 +168,7 @@ def read_sotw(data: bytes, max_names: int) -> SotwRequest:
     )
 
 
-def read_delta(data: bytes, max_names: int) -> DeltaRequest:
+def delta_steps(data: bytes, max_names: int) -> Generator[None, None, DeltaRequest]:
     """A DeltaDiscoveryRequest: node 1, type_url 2, subscribe 3, unsubscribe 4, initial_resource_versions 5,
     response_nonce 6, error_detail 7, locators to subscribe 8 and unsubscribe 9."""
     subscribe: list[str] = []
@@ -153,7 +177,9 @@ def read_delta(data: bytes, max_names: int) -> DeltaRequest:
     type_url = nonce = ""
     node: Node | None = None
     error: str | None = None
-    for field, value in fields(data):
+    for number, (field, value) in enumerate(fields(data), 1):
+        if number % STEP == 0:
+            yield
         match field:
             case 1:
                 node = _node(value)

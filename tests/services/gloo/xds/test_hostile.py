@@ -8,20 +8,20 @@ import statistics
 import pytest
 
 from services.gloo.resources import CLUSTER, ENDPOINTS
-from tests.support.hostile_clients import KINDS, delays
+from tests.support.hostile_clients import ELSEWHERE, HERE, KINDS, delays
 from tests.support.xds_clients import xds_clients
 from tests.support.xds_process import XdsProcess, xds_process
 
-LONGER = 1.1
-TURNS = 0.005  # seconds: the few turns of the loop that a change takes, when each has something else to do
-MEMORY = 160  # MiB; 2,000 streams alone are 80
+LONGER = 1.3  # `python -m benchmarks hostile` has the figures; here is what a busy machine keeps
+TURNS = 0.001  # seconds: turns of the loop, when each has something else to do
+MEMORY = 120  # MiB; 2,000 streams alone are 80
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_who_does_harm_delays_nobody_and_takes_little_memory(kind: str) -> None:
-    found = await delays(kind, rounds=2, pushes=10)
+    found = await delays(kind, rounds=2, pushes=12, arms=(ELSEWHERE, HERE))
 
-    here, elsewhere = statistics.median(found.here), statistics.median(found.elsewhere)
+    here, elsewhere = (statistics.median(found.work[arm]) for arm in (HERE, ELSEWHERE))
     print(f"{kind}: {elsewhere * 1e3:.2f} ms of work, {here * 1e3:.2f} ms; {found.grown:.0f} MiB more")
     assert here <= elsewhere * LONGER + TURNS
     assert found.grown <= MEMORY

@@ -31,15 +31,15 @@ def test_what_is_set_counts() -> None:
 
 def test_every_setting_is_an_option() -> None:
     counts = ["maxStreams", "maxStreamsPerConnection", "maxNames", "maxMessageBytes", "maxRequestsPerSecond"]
-    counts += ["maxAdmissions"]
+    counts += ["maxAdmissions", "maxNamesInAll"]
     times = ["ackDeadline", "removalGrace", "refusalRetry", "sendTimeout", "keepalive"]
-    given = {name: i for i, name in enumerate(counts, 1)} | {name: f"{i}s" for i, name in enumerate(times, 7)}
+    given = {name: i for i, name in enumerate(counts, 1)} | {name: f"{i}s" for i, name in enumerate(times, 8)}
     decoded = decode(gloo.XdsOptions, given, Report())
     assert decoded is not None
     options = Options.of(gloo.Settings(gloo=gloo.GlooOptions(xds=decoded)))
 
     names = {name for name in gloo.XdsOptions.__dataclass_fields__ if not name.startswith("_")} - {"tls"}
-    assert sorted(getattr(options, name) for name in names) == list(range(1, 12))
+    assert sorted(getattr(options, name) for name in names) == list(range(1, 13))
 
 
 @pytest.mark.parametrize("given", [{"max_streams": 0}, {"ack_deadline": timedelta(seconds=-1)}])

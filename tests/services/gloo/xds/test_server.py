@@ -286,11 +286,10 @@ async def test_a_stream_of_one_type_need_not_name_it() -> None:
         (Options(max_names=3), [request(ROUTES, *"abcd")], "more than 3 names"),
         (Options(max_types=2), [request(t) for t in (CLUSTER, ROUTES, ENDPOINTS)], "more than 2 types"),
         (Options(max_message_bytes=100), [request(ROUTES, "x" * 200)], "100 are allowed"),
-        (Options(max_requests_per_second=0.1), [request(CLUSTER)] * 2, "more than 0.1 requests a second"),
         (Options(), [request(CLUSTER, role="r" * 2_000)], "at most 1024 characters"),
         (Options(), [request(TypeUrl("t" * 2_000))], "at most 1024 characters"),
     ],
-    ids=["names", "types", "bytes", "rate", "long role", "long type"],
+    ids=["names", "types", "bytes", "long role", "long type"],
 )
 async def test_a_client_that_asks_for_too_much_is_cut_off(
     options: Options, requests: list[bytes], words: str
@@ -304,6 +303,19 @@ async def test_a_client_that_asks_for_too_much_is_cut_off(
 
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert words in details
+
+
+async def test_requests_that_come_too_fast_are_read_later() -> None:
+    """A stream may send ten seconds' requests at once: here one."""
+    async with connected(Options(max_requests_per_second=0.1)) as (server, _, channel):
+        call = channel.stream_stream(ADS)()
+        for type_url in (CLUSTER, ROUTES):
+            await call.write(request(type_url))
+        await eventually(lambda: server.clients() and server.clients()[0]["types"])
+        await asyncio.sleep(0.1)
+
+        assert list(server.clients()[0]["types"]) == [CLUSTER]
+        call.cancel()
 
 
 async def test_delta_names_are_limited_over_several_requests() -> None:
@@ -328,8 +340,54 @@ async def test_streams_are_limited() -> None:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as other:
             extra = other.stream_stream(ADS)()
             assert (await failure(extra))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert [entry["problem"] for entry in server.refused()] == ["2 streams are open already"]
         for call in calls:
             call.cancel()
+
+
+def another_connection(port: int) -> grpc.aio.Channel:
+    """Channels to the same address share their connections otherwise."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    return grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options)
+
+
+async def test_the_connection_with_most_streams_makes_room_for_another() -> None:
+    async with connected(Options(max_streams=15)) as (server, _, channel):
+        calls = [channel.stream_stream(ADS)() for _ in range(15)]
+        for call in calls:
+            await call.write(request(CLUSTER))
+        await eventually(lambda: len(server.clients()) == 15)
+
+        async with another_connection(server.port) as other:
+            newcomer = other.stream_stream(ADS)()
+            await newcomer.write(request(CLUSTER))
+            failures = [asyncio.create_task(failure(call)) for call in calls]
+            (failed,), others = await asyncio.wait(failures, return_when=asyncio.FIRST_COMPLETED)
+            code, words = failed.result()
+            for each in (newcomer, *calls):
+                each.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "most of them on this connection" in words
+
+
+async def test_the_connection_with_most_names_makes_room_for_another() -> None:
+    async with connected(Options(max_names_in_all=10)) as (server, _, channel):
+        greedy = channel.stream_stream(ADS)()
+        await greedy.write(request(ROUTES, *"abcdefgh"))
+        await eventually(lambda: server.clients() and server.clients()[0]["types"])
+
+        async with another_connection(server.port) as other:
+            modest = other.stream_stream(ADS)()
+            await modest.write(request(ROUTES, *"ijk"))
+            code, words = await failure(greedy)
+
+            await eventually(lambda: len(server.clients()) == 1)
+            modest.cancel()
+
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "too many names" in words
 
 
 async def test_many_streams_fit_on_one_connection() -> None:

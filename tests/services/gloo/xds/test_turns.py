@@ -1,45 +1,43 @@
-"""Turns: who goes first, and how much goes at once."""
+"""Turns and places: nobody keeps one for long while others wait."""
 
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 
-from services.gloo.xds.turns import Line, Wakes
+import pytest
 
-
-async def test_who_lags_is_woken_last_and_one_by_one() -> None:
-    wakes, woken = Wakes(at_once=3), list[str]()
-    for name in ("lags 1", "lags 2"):
-        wakes.add(partial(woken.append, name), late=True)
-    for number in range(5):
-        wakes.add(partial(woken.append, str(number)), late=False)
-
-    turns = [list(woken)]
-    for _ in range(4):
-        await asyncio.sleep(0)
-        turns.append(woken[sum(map(len, turns)) :])
-
-    assert turns == [["0", "1", "2"], ["3", "4"], ["lags 1"], ["lags 2"], []]
+from services.gloo.xds.turns import Places, Turns
 
 
-async def test_who_comes_meanwhile_goes_before_who_lags() -> None:
-    wakes, woken = Wakes(at_once=3), list[str]()
-    for name in ("lags 1", "lags 2"):
-        wakes.add(partial(woken.append, name), late=True)
-    await asyncio.sleep(0)
+async def test_a_turn_that_is_not_ended_ends_by_itself() -> None:
+    turns = Turns(1, 0.01)
+    await turns.take()
 
-    wakes.add(partial(woken.append, "prompt"), late=False)
-
-    assert woken == ["lags 1", "prompt"]
+    async with asyncio.timeout(5):
+        with await turns.take():
+            pass
 
 
-async def test_a_line_does_one_thing_at_a_time_in_order() -> None:
-    line, done = Line(pause=0), list[int]()
-    for number in range(3):
-        line.add(partial(done.append, number))
-    assert done == [0]
+async def test_who_takes_long_gives_up_a_place_when_others_wait() -> None:
+    places = Places(1, moment=0.01, longest=60)
+    taken = asyncio.Event()
 
-    await line.turn()
+    async def keep() -> None:
+        async with places.take():
+            taken.set()
+            await asyncio.Event().wait()
 
-    assert done == [0, 1, 2]
+    keeping = asyncio.create_task(keep())
+    await taken.wait()
+    async with asyncio.timeout(5), places.take():
+        pass
+
+    with pytest.raises(TimeoutError):
+        await keeping
+
+
+async def test_a_place_is_kept_while_nobody_waits() -> None:
+    places = Places(2, moment=0, longest=60)
+
+    async with places.take(), places.take():
+        await asyncio.sleep(0.01)
