@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -181,6 +183,24 @@ def upstream_group(name: str, namespace: str, weighted: Sequence[str]) -> Docume
     if not members:
         raise UsageError("--weighted-upstreams needs at least one namespace.name=weight")
     return {"metadata": _ref(name, namespace), "destinations": members}
+
+
+def artifact(name: str, namespace: str, texts: Mapping[str, bytes]) -> Document:
+    return with_texts({"metadata": _ref(name, namespace)}, texts)
+
+
+def with_texts(document: Mapping[str, Any], texts: Mapping[str, bytes]) -> Document:
+    """An Artifact with these texts beside or in place of its own; what is no text goes in as base64."""
+    ready = {key: as_text(raw) for key, raw in texts.items()}
+    return {**document, "data": {**(document.get("data") or {}), **ready}}
+
+
+def as_text(raw: bytes) -> str:
+    with suppress(UnicodeDecodeError):
+        text = raw.decode()
+        if all(each.isprintable() or each in "\t\r\n" for each in text):
+            return text
+    return b64encode(raw).decode()
 
 
 def with_ssl(

@@ -28,6 +28,7 @@ KIND_WORDS: dict[Kind, tuple[str, ...]] = {
     keys.GATEWAY: ("gateway", "gateways", "gw"),
     keys.PROXY: ("proxy", "proxies", "p", "px"),
     keys.UPSTREAM_GROUP: ("upstreamgroup", "upstreamgroups", "ug", "ugs"),
+    keys.ARTIFACT: ("artifact", "artifacts", "art"),
 }
 
 
@@ -68,6 +69,19 @@ def add_wait_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--timeout", default="30s", metavar="TIME", help="of --wait; default: 30s")
     add_admin_flag(parser)
+
+
+def add_text_flags(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """``--from-file`` for texts of an Artifact; nobody speaks of those, so there is no ``--wait``."""
+    parser.add_argument(
+        "--from-file",
+        action="append",
+        default=[],
+        required=required,
+        metavar="[KEY=]FILE",
+        help="a text, may be given again; what is no text goes in as base64; default KEY: the file's name",
+    )
+    parser.set_defaults(wait=None)
 
 
 def waited(objects: Objects, found: Found, options: argparse.Namespace) -> Found:

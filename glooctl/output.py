@@ -24,6 +24,7 @@ TABLES: dict[Kind, Table] = {
     keys.GATEWAY: tables.gateways,
     keys.PROXY: tables.proxies,
     keys.UPSTREAM_GROUP: tables.upstream_groups,
+    keys.ARTIFACT: tables.artifacts,
 }
 
 

@@ -256,6 +256,16 @@ def upstream_groups(documents: Iterable[Document], *, wide: bool = False) -> str
     return draw([*header, *(["NAMESPACE", "REASON"] if wide else [])], rows)
 
 
+def artifacts(documents: Iterable[Document], *, wide: bool = False) -> str:
+    """Which texts there are, not what they say."""
+    rows: list[Row] = []
+    for document in documents:
+        texts = [f"{key} ({len(text)} bytes)" for key, text in (document.get("data") or {}).items()]
+        namespace = (document.get("metadata") or {}).get("namespace", "")
+        rows += stacked([name_of(document)], texts or ["none"], *([[namespace]] if wide else []))
+    return draw(["ARTIFACT", "DATA", *(["NAMESPACE"] if wide else [])], rows)
+
+
 def group_member_details(member: Document, total: int) -> list[str]:
     destination = member.get("destination") or {}
     weight = int(member.get("weight") or 0)

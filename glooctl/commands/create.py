@@ -47,6 +47,7 @@ def add_parser(commands: Any) -> None:
     add_virtual_service(nested)
     add_upstream(nested)
     add_upstream_group(nested)
+    add_artifact(nested)
     secret.add_create(nested)
 
 
@@ -94,6 +95,14 @@ def add_upstream_group(nested: Any) -> None:
     parser.set_defaults(run=create_upstream_group)
 
 
+def add_artifact(nested: Any) -> None:
+    parser = leaf(nested, keys.ARTIFACT)
+    flags.add_object_flags(parser)
+    flags.add_dry_run_flag(parser)
+    flags.add_text_flags(parser, required=True)
+    parser.set_defaults(run=create_artifact)
+
+
 def create_virtual_service(options: argparse.Namespace) -> int:
     ref = flags.ref_of(options)
     display_name = options.display_name or ref.name
@@ -122,6 +131,25 @@ def create_upstream_group(options: argparse.Namespace) -> int:
     return create(keys.UPSTREAM_GROUP, document, options)
 
 
+def create_artifact(options: argparse.Namespace) -> int:
+    ref = flags.ref_of(options)
+    return create(
+        keys.ARTIFACT, editing.artifact(ref.name, ref.namespace, texts_of(options.from_file)), options
+    )
+
+
+def texts_of(files: Iterable[str]) -> dict[str, bytes]:
+    """What ``--from-file`` names, by key."""
+    found: dict[str, bytes] = {}
+    for each in files:
+        key, separator, path = each.partition("=")
+        name, path = (key, path) if separator else (Path(each).name, each)
+        if not name or not path:
+            raise UsageError(f"--from-file {each!r} is not [KEY=]FILE")
+        found[name] = read(path)
+    return found
+
+
 def create(kind: Kind, document: Mapping[str, Any], options: argparse.Namespace) -> int:
     if options.dry_run:
         validate(kind, document)
@@ -148,7 +176,7 @@ def create_from_file(options: argparse.Namespace) -> int:
     with flags.objects_of(options) as objects:
         written = [objects.create(kind, document) for kind, document in documents]
         for found in written:
-            if found.kind in flags.KIND_WORDS:
+            if found.kind != keys.ARTIFACT:  # of which nobody has anything to say
                 found = flags.waited(objects, found, options)
             show(found.kind, [found.document], options.output)
     return 0

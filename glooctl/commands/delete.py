@@ -19,6 +19,7 @@ KINDS = (
     keys.GATEWAY,
     keys.PROXY,
     keys.UPSTREAM_GROUP,
+    keys.ARTIFACT,
 )
 
 

@@ -1,4 +1,4 @@
-"""``glooctl edit``: change TLS by flags, or the whole object in $EDITOR."""
+"""``glooctl edit``: change TLS or an Artifact's texts by flags, or the whole object in $EDITOR."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 from glooctl import editing, flags
 from glooctl.commands.add import words
+from glooctl.commands.create import texts_of
 from glooctl.errors import CommandError
 from glooctl.objects import Found, Objects
 from glooctl.output import show
@@ -23,13 +24,13 @@ from shared.store.keys import Kind
 
 KINDS = (
     *(keys.VIRTUAL_SERVICE, keys.UPSTREAM, keys.ROUTE_TABLE, keys.VIRTUAL_HOST_OPTION, keys.ROUTE_OPTION),
-    *(keys.GATEWAY, keys.UPSTREAM_GROUP),
+    *(keys.GATEWAY, keys.UPSTREAM_GROUP, keys.ARTIFACT),
 )
 WITH_SSL = (keys.VIRTUAL_SERVICE, keys.UPSTREAM)
 
 
 def add_parser(commands: Any) -> None:
-    help_text = "Edit an object: its TLS by flags, or all of it in $EDITOR."
+    help_text = "Edit an object: its TLS or its texts by flags, or all of it in $EDITOR."
     _, kinds = flags.add_kind_parsers(commands, "edit", "ed", help_text, KINDS)
     for kind, parser in kinds:
         flags.add_object_flags(parser)
@@ -42,7 +43,10 @@ def add_parser(commands: Any) -> None:
             parser.add_argument("--ssl-remove", action="store_true", help="serve without TLS")
             sni = "--ssl-sni-domains" if kind == keys.VIRTUAL_SERVICE else "--ssl-sni"
             parser.add_argument(sni, dest="ssl_sni", type=words, default=[], metavar="DOMAIN")
-        flags.add_wait_flags(parser)
+        if kind is keys.ARTIFACT:
+            flags.add_text_flags(parser, required=False)
+        else:
+            flags.add_wait_flags(parser)
         parser.set_defaults(run=lambda options, kind=kind: run(kind, options))
 
 
@@ -54,7 +58,7 @@ def run(kind: Kind, options: argparse.Namespace) -> int:
                 f"{kind.name} {found.ref} is at resource version {found.index}, "
                 f"not {options.resource_version}; read it again"
             )
-        written = by_flags(objects, found, options) if has_ssl_flags(options) else in_editor(objects, found)
+        written = by_flags(objects, found, options) if has_flags(options) else in_editor(objects, found)
         written = written and flags.waited(objects, written, options)
     if written is None:
         print("nothing changed", file=sys.stderr)
@@ -63,12 +67,15 @@ def run(kind: Kind, options: argparse.Namespace) -> int:
     return 0
 
 
-def has_ssl_flags(options: argparse.Namespace) -> bool:
-    named = getattr(options, "ssl_secret_name", "") or getattr(options, "ssl_secret_namespace", "")
-    return bool(named or getattr(options, "ssl_remove", False) or getattr(options, "ssl_sni", []))
+def has_flags(options: argparse.Namespace) -> bool:
+    """Whether something is to be changed without an editor."""
+    names = ("ssl_secret_name", "ssl_secret_namespace", "ssl_remove", "ssl_sni", "from_file")
+    return any(getattr(options, name, None) for name in names)
 
 
 def by_flags(objects: Objects, found: Found, options: argparse.Namespace) -> Found:
+    if found.kind == keys.ARTIFACT:
+        return objects.replace(found, editing.with_texts(found.document, texts_of(options.from_file)))
     changed = editing.with_ssl(
         found.document,
         secret_name=options.ssl_secret_name,

@@ -24,6 +24,7 @@ KINDS = (
     keys.GATEWAY,
     keys.PROXY,
     keys.UPSTREAM_GROUP,
+    keys.ARTIFACT,
 )
 ROUTE_WORDS = ("route", "routes", "r")
 

@@ -348,3 +348,26 @@ def test_option_objects_are_created_shown_and_deleted(consul_server: ConsulServe
     assert "| quick        | timeout | Pending |" in shown.stdout
     assert deleted.returncode == 0, deleted.stderr
     assert "quick" not in glooctl(consul_server, "get", "routeoptions").stdout
+
+
+def test_artifacts_are_made_of_files_and_edited(consul_server: ConsulServer, tmp_path: Path) -> None:
+    (tmp_path / "books.pb").write_bytes(b"\x0a\xf4\x02")
+    (tmp_path / "readme").write_text("Bücher\n")
+    files = ["--from-file", str(tmp_path / "books.pb"), "--from-file", f"about={tmp_path / 'readme'}"]
+
+    done = glooctl(consul_server, "create", "artifact", "books", *files)
+    assert done.returncode == 0, done.stderr
+    assert "books.pb (4 bytes)" in done.stdout
+    (tmp_path / "readme").write_bytes(b"\x01")
+    glooctl(consul_server, "edit", "art", "books", "--from-file", str(tmp_path / "readme"))
+    shown = yaml.safe_load(glooctl(consul_server, "get", "artifact", "books", "-o", "yaml").stdout)
+    assert shown["data"] == {"books.pb": "CvQC", "about": "Bücher\n", "readme": "AQ=="}
+    assert "artifact books deleted" in glooctl(consul_server, "delete", "artifact", "books").stdout
+
+    for words, code, said in (
+        (["create", "artifact", "books"], 2, "--from-file"),
+        (["create", "artifact", "books", "--from-file", "=x"], 2, "is not [KEY=]FILE"),
+        (["create", "artifact", "books", "--from-file", "absent"], 1, "cannot read absent"),
+    ):
+        done = glooctl(consul_server, *words)
+        assert (done.returncode, said in done.stderr) == (code, True), done.stderr

@@ -107,3 +107,20 @@ def test_option_objects_are_drawn_with_the_names_of_their_options() -> None:
 | none         |                  | Pending  |
 +--------------+------------------+----------+"""
     )
+
+
+def test_artifacts_are_drawn_with_the_sizes_of_their_texts() -> None:
+    books = {"metadata": {"name": "books", "namespace": "ns"}, "data": {"books.pb": "CvQC", "readme": "x"}}
+
+    assert (
+        tables.artifacts([books, {"metadata": {"name": "empty"}}])
+        == """\
++----------+--------------------+
+| ARTIFACT |        DATA        |
++----------+--------------------+
+| books    | books.pb (4 bytes) |
+|          | readme (1 bytes)   |
+| empty    | none               |
++----------+--------------------+"""
+    )
+    assert "| ns        |" in tables.artifacts([books], wide=True)
