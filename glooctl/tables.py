@@ -227,7 +227,7 @@ def proxies(documents: Iterable[Document], *, wide: bool = False) -> str:
 def gateways(documents: Iterable[Document], *, wide: bool = False) -> str:
     rows: list[Row] = []
     for document in documents:
-        kinds = {"httpGateway": "HTTP", "tcpGateway": "TCP", "hybridGateway": "Hybrid"}
+        kinds = {"httpGateway": "HTTP", "tcpGateway": "TCP", "hybridGateway": "Hybrid", "udpGateway": "UDP"}
         columns = [
             [name_of(document)],
             [next((word for field, word in kinds.items() if field in document), "Unknown")],

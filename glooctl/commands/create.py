@@ -22,7 +22,7 @@ from shared.store.keys import Kind
 # A bare document has no kind; a field that only one kind has tells. Some have none.
 TELLING = {
     keys.VIRTUAL_SERVICE: ("virtualHost", "displayName"),
-    keys.GATEWAY: ("httpGateway", "tcpGateway", "hybridGateway", "bindPort"),
+    keys.GATEWAY: ("httpGateway", "tcpGateway", "hybridGateway", "udpGateway", "bindPort"),
     keys.UPSTREAM_GROUP: ("destinations",),
     keys.ROUTE_TABLE: ("routes",),
     keys.VIRTUAL_HOST_OPTION: (),

@@ -21,7 +21,7 @@ from shared.store.status import State, Status, build_status, parse_state
 REPORTED_BY = "gateway"
 USED_BY = "usedBy"
 MOST_USERS = 10  # that are told by name
-_LISTENER = re.compile(r"^(hybridGateway\.matchedGateways\[\d+\]\.)?(http|tcp)Listener\.")
+_LISTENER = re.compile(r"^(hybridGateway\.matchedGateways\[\d+\]\.)?(http|tcp|udp)Listener\.")
 WARNING = "warning: "
 
 Verdict = Mapping[Source, Report]

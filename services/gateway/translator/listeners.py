@@ -62,7 +62,7 @@ def _translate(
     broken = bool(report.errors or (made.report.errors and written.hybrid_gateway is None))
     made.report.errors[:0] = report.errors
     listener: Document = {
-        "name": f"listener-{written.bind_address}-{written.bind_port}",
+        "name": _name(written),
         "bindAddress": written.bind_address,
         "bindPort": written.bind_port,
     }
@@ -90,6 +90,12 @@ def _translate(
         mended=made.mended,
         lacking=frozenset(made.lacking),
     )
+
+
+def _name(written: gateway.Gateway) -> str:
+    """A port of UDP is not the same as that of TCP."""
+    name = f"listener-{written.bind_address}-{written.bind_port}"
+    return name if written.udp_gateway is None else f"{name}-udp"
 
 
 def _isolates(written: gateway.Gateway, read: Read) -> bool:

@@ -56,6 +56,10 @@ def all_of(kind: str) -> str:
     return f"{kind}s"
 
 
+TCP: Final = "TCP"
+UDP: Final = "UDP"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """The settings that translation depends on."""
@@ -212,6 +216,15 @@ class Head:
     listener: Document
     lent: tuple[Document, ...] = ()
     sections: tuple[Section, ...]
+
+    @property
+    def bound(self) -> frozenset[str]:
+        """The protocols of which it takes the port; HTTP/3 goes over UDP, beside TCP."""
+        matched = [section.matched for section in self.sections]
+        http3 = any("http3" in each.get("httpListener", {}).get("options", {}) for each in matched)
+        if any("udpListener" in each for each in matched):
+            return frozenset({UDP})
+        return frozenset({TCP, UDP} if http3 else {TCP})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ import orjson
 from services.gateway.translator.conflicts import Claims, Host, settle
 from services.gateway.translator.model import (
     GW,
+    UDP,
     VS,
     Document,
     Head,
@@ -22,6 +23,9 @@ from services.gateway.translator.model import (
 from services.gateway.translator.selection import select
 from shared.ref import Ref, Source
 from shared.report import Report
+
+Address = tuple[str, str, str, int]
+"""What only one gateway can have: a Proxy, a protocol, an address and a port."""
 
 Before = Mapping[tuple[Ref, str], Mapping[Ref, Claims]]
 """For each gateway and section the virtual services it serves now, with their domains."""
@@ -79,7 +83,7 @@ def plan(gateways: Mapping[Ref, TranslatedGateway], services: Mapping[Ref, Trait
     """Place *services* on *gateways*; equal arguments give an equal plan on every replica."""
     reports: dict[Source, Report] = {}
     conflicts: dict[Source, Report] = {}
-    taken: dict[tuple[str, str, int], Ref] = {}
+    taken: dict[Address, Ref] = {}
     proxies: dict[str, list[Listener]] = {}
     losers: set[Ref] = set()
     served: dict[tuple[Ref, str], dict[Ref, Claims]] = {}
@@ -104,7 +108,7 @@ def plan(gateways: Mapping[Ref, TranslatedGateway], services: Mapping[Ref, Trait
             )
             listener = replace(listener, placed=(*listener.placed, *_place(section, settled.hosts, services)))
         for name in head.proxies:
-            taken[name, head.address, head.port] = ref
+            taken |= dict.fromkeys(_addresses(name, head), ref)
             proxies.setdefault(name, []).append(listener)
     for ref in services.keys() - placed:
         report_of(reports, Source(VS, ref)).warn("", "no gateway serves this virtual service")
@@ -145,7 +149,7 @@ def _head(
     ref: Ref,
     translated: TranslatedGateway,
     services: Mapping[Ref, Traits],
-    taken: Mapping[tuple[str, str, int], Ref],
+    taken: Mapping[Address, Ref],
     reports: dict[Source, Report],
 ) -> tuple[Head, list[Chosen]] | None:
     """The version of a gateway to use: the first without errors, else the first that can stand at all. Of a
@@ -193,15 +197,19 @@ def _held(key: str, held: Head | None, services: Mapping[Ref, Traits]) -> Chosen
     return None
 
 
-def _check_free(head: Head, taken: Mapping[tuple[str, str, int], Ref], report: Report) -> bool:
+def _check_free(head: Head, taken: Mapping[Address, Ref], report: Report) -> bool:
     for name in head.proxies:
-        if (owner := taken.get((name, head.address, head.port))) is not None:
-            report.error(
-                "bindPort",
-                f"{head.address} port {head.port} of proxy {name} is already served by gateway {owner}",
-            )
-            return False
+        for address in _addresses(name, head):
+            if (owner := taken.get(address)) is not None:
+                of_udp = " of UDP" if address[1] == UDP else ""
+                where = f"{head.address} port {head.port}{of_udp} of proxy {name}"
+                report.error("bindPort", f"{where} is already served by gateway {owner}")
+                return False
     return True
+
+
+def _addresses(proxy: str, head: Head) -> list[Address]:
+    return [(proxy, protocol, head.address, head.port) for protocol in sorted(head.bound)]
 
 
 def _ssl(hosts: Iterable[Host], services: Mapping[Ref, Traits]) -> Ssl:

@@ -82,7 +82,7 @@ def _stored(listener: Mapping[str, Any]) -> Iterator[_Stored]:
     """What of a listener takes connections: all of it, or its matched listeners."""
     metadata = listener.get("metadata") or {}
     if "hybridListener" not in listener:
-        names = ("httpListener", "tcpListener", "sslConfigurations")
+        names = ("httpListener", "tcpListener", "udpListener", "sslConfigurations")
         yield _Stored(matched={name: listener[name] for name in names if name in listener}, metadata=metadata)
         return
     matched = listener["hybridListener"].get("matchedListeners", ())
@@ -166,7 +166,7 @@ def _section(stored: _Stored, members: frozenset[Ref]) -> Section:
 
 
 def _head(listener: Mapping[str, Any], proxies: tuple[str, ...], sections: tuple[Section, ...]) -> Head:
-    apart = {"httpListener", "tcpListener", "hybridListener", "sslConfigurations", "metadata"}
+    apart = {"httpListener", "tcpListener", "udpListener", "hybridListener", "sslConfigurations", "metadata"}
     hybrid = "hybridListener" in listener
     return Head(
         name=listener["name"],

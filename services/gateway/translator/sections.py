@@ -73,11 +73,13 @@ class Sections:
             self.sections.append(self._http(here, written.http_gateway, ssl=written.ssl))
         elif written.tcp_gateway is not None:
             self.sections.append(self._tcp(here, written.tcp_gateway))
+        elif written.udp_gateway is not None:
+            self.sections.append(self._udp(here, written.udp_gateway))
         else:
-            raise InvalidResource("", "has no type: set httpGateway, tcpGateway or hybridGateway")
+            kinds = "httpGateway, tcpGateway, hybridGateway or udpGateway"
+            raise InvalidResource("", f"has no type: set {kinds}")
         if written.ssl and written.http_gateway is None:
-            what = "hybrid" if written.hybrid_gateway is not None else "tcp"
-            self.report.warn("ssl", WITHOUT_SSL[what])
+            self.report.warn("ssl", WITHOUT_SSL[_kind(written)])
 
     def lend(self, kind: str, targets: Sequence[Source], own: Options | None) -> tuple[Options | None, Lent]:
         """*own* options over those of objects that target one of *targets*, and who lends what."""
@@ -123,6 +125,8 @@ class Sections:
             step = Step(self.source, f"{HYBRID}.delegatedHttpGateways.{MANAGER}")
             told[:0] = [lender(step, f"{HTTP_OPTIONS}.{MANAGER}", inherited)]
         document: Document = {} if options is None else {"options": to_document(options)}
+        if http.stat_prefix:
+            document["statPrefix"] = http.stat_prefix
         return Section(
             key=key,
             steps=steps,
@@ -146,6 +150,11 @@ class Sections:
             fill_namespaces(host.get("destination", {}), steps[-1].source.ref.namespace)
         matched = ({"matcher": matcher} if matcher else {}) | {"tcpListener": document}
         return Section(key=key, steps=steps, matched=matched)
+
+    def _udp(self, steps: tuple[Step, ...], udp: gloo.UdpListener) -> Section:
+        document = to_document(udp)
+        fill_namespaces({"single": document.get("destination")}, steps[-1].source.ref.namespace)
+        return Section(steps=steps, matched={"udpListener": document})
 
     # Several
 
@@ -304,6 +313,7 @@ class Sections:
 WITHOUT_SSL: Mapping[str, str] = {
     "tcp": "has no effect on TCP; each of tcpHosts has an sslConfig of its own",
     "hybrid": "has no effect on a hybrid gateway; the matchers have sslConfigs of their own",
+    "udp": "has no effect on UDP",
 }
 
 Message = TypeVar("Message", gloo.HttpConnectionManagerSettings, gloo.SslConfig)
@@ -329,6 +339,12 @@ def _last_good(
         return same[0]
     others = [each.matcher for each in now.matched_gateways]
     return before[i] if i < len(before) and before[i].matcher not in others else None
+
+
+def _kind(written: gateway.Gateway) -> str:
+    if written.hybrid_gateway is not None:
+        return "hybrid"
+    return "tcp" if written.tcp_gateway is not None else "udp"
 
 
 def _check_selection(http: gateway.HttpGateway, report: Report) -> None:
