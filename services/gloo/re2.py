@@ -1,4 +1,4 @@
-"""The regular expressions Envoy understands: a check of RE2's syntax and a bound on a program's size.
+"""The regular expressions Envoy understands: RE2's syntax as a tree, and a bound on a program's size.
 
 Envoy matches with RE2, which is not Python's ``re``: no look-around, no back-references, its own escapes.
 A pattern RE2 refuses would make Envoy refuse every route delivered along with it, so it is found here.
@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 MAX_REPEAT = 1000
+NEWLINE = 10
 PREAMBLE = 5  # the unanchored prefix, the match and the failing instruction of every program
 
 
@@ -23,6 +24,7 @@ def _bytes(*ranges: str) -> frozenset[int]:
 
 ALL = frozenset(range(256))
 DIGITS, SPACES, WORDS = _bytes("09"), _bytes("\t\n", "\f\r", "  "), _bytes("09", "AZ", "__", "az")
+LETTERS = _bytes("AZ", "az")
 SOME = frozenset(range(0, 256, 6))  # for a Unicode property: about as many runs as any has among the bytes
 PERL_CLASSES = {"d": DIGITS, "s": SPACES, "w": WORDS}
 PERL_CLASSES |= {name.upper(): ALL - members for name, members in PERL_CLASSES.items()}
@@ -76,6 +78,7 @@ REFUSED_GROUPS = {
     "?P>": "recursion",
     "?|": "a branch reset",
 }
+REPEATS = {"*": (0, -1), "+": (1, -1), "?": (0, 1)}
 COUNT = re.compile(r"\{(\d+)(,(\d*))?\}")
 NAMED = re.compile(r"\?P?<(\w+)>", re.ASCII)
 FLAGS = re.compile(r"\?([imsU]*)(-[imsU]+)?([:)])")
@@ -97,26 +100,90 @@ class Program(NamedTuple):
     groups: int
 
 
+# A pattern's tree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A part of a pattern: about how many instructions it is, and its deepest count of repetitions."""
+
+    size: int = 1
+    depth: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bytes(Node):
+    """One byte of these. Where they stand for more than can be listed, *unlisted* says so."""
+
+    members: Set[int]
+    unlisted: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark(Node):
+    """An end of the text (``A``, ``z``), of a line (``^``, ``$``) or of a word (``b``), or none (``B``)."""
+
+    place: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group(Node):
+    """A group that captures, by its number."""
+
+    number: int
+    inner: Node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sequence(Node):
+    parts: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Either(Node):
+    """The first of the choices that fits."""
+
+    choices: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeat(Node):
+    """So often at least and at most, -1 for any number; as often as possible, or as rarely."""
+
+    inner: Node
+    low: int
+    high: int
+    greedy: bool
+
+
 @lru_cache(maxsize=4096)
 def compile_pattern(pattern: str) -> Program:
     """Check *pattern* as RE2 would; raises ``BadPattern``."""
+    tree, groups = parse(pattern)
+    return Program(tree.size + PREAMBLE, groups)
+
+
+def parse(pattern: str) -> tuple[Node, int]:
+    """The tree of *pattern*, and how many groups it has; raises ``BadPattern``."""
     parser = _Parser(pattern.encode(errors="surrogatepass").decode("latin-1"))
     try:
-        size, _ = parser.alternation()
+        tree = parser.alternation()
     except RecursionError:
         raise BadPattern("groups nested too deeply") from None
     if parser.at < len(parser.text):
         raise parser.bad("a ) without its (")
-    return Program(size + PREAMBLE, parser.groups)
+    return tree, parser.groups
 
 
 @dataclass(slots=True)
 class _Parser:
-    """A recursive descent; the rules give (instructions, deepest count of repetitions)."""
+    """A recursive descent over a pattern's bytes."""
 
     text: str
     at: int = 0
     groups: int = 0
+    flags: frozenset[str] = frozenset()
+    unlisted: str = ""  # of the bytes being read
 
     def bad(self, problem: str, at: int | None = None) -> BadPattern:
         return BadPattern(f"{problem}, at position {self.at if at is None else at}")
@@ -130,95 +197,137 @@ class _Parser:
             self.at = found.end()
         return found
 
-    def alternation(self) -> tuple[int, int]:
-        size, depth = self.sequence()
+    def alternation(self) -> Node:
+        choices = [self.sequence()]
         while self.next == "|":
             self.at += 1
-            more, deeper = self.sequence()
-            size, depth = size + more + 1, max(depth, deeper)
-        return size, depth
+            choices.append(self.sequence())
+        if len(choices) == 1:
+            return choices[0]
+        return Either(
+            choices=tuple(choices),
+            size=sum(each.size for each in choices) + len(choices) - 1,
+            depth=max(each.depth for each in choices),
+        )
 
-    def sequence(self) -> tuple[int, int]:
-        parts: list[tuple[int, int]] = []
+    def sequence(self) -> Node:
+        parts: list[Node] = []
         while self.next not in ("", "|", ")"):
             if self.at_repeat():
                 if not parts:
                     raise self.bad(f"nothing before {self.next} to repeat")
-                parts[-1] = self.repeat(*parts[-1])
-            elif part := self.item():
-                parts.append(part)
-        return sum(size for size, _ in parts), max((depth for _, depth in parts), default=1)
+                parts[-1] = self.repeat(parts[-1])
+            else:
+                parts += self.items()
+        if len(parts) == 1:
+            return parts[0]
+        return Sequence(
+            parts=tuple(parts),
+            size=sum(each.size for each in parts),
+            depth=max((each.depth for each in parts), default=1),
+        )
 
     def at_repeat(self) -> bool:
-        return self.next in ("*", "+", "?") or COUNT.match(self.text, self.at) is not None
+        return self.next in REPEATS or COUNT.match(self.text, self.at) is not None
 
-    def repeat(self, size: int, depth: int) -> tuple[int, int]:
+    def repeat(self, node: Node) -> Node:
         start = self.at
         if counted := self.take(COUNT):
             low = int(counted[1])
             high = low if counted[2] is None else int(counted[3]) if counted[3] else -1
         else:
-            low, high = {"*": (0, -1), "+": (1, -1), "?": (0, 1)}[self.next]
+            low, high = REPEATS[self.next]
             self.at += 1
-        if self.next == "?":
-            self.at += 1
+        lazy = self.next == "?"
+        self.at += lazy
         if self.at_repeat():
             raise self.bad("two repetitions in a row (RE2 has no possessive ones)", start)
         times = max(low, high)
         if counted and 0 <= high < low:
             raise self.bad("a repetition that ends before it begins", start)
-        if counted and times * depth > MAX_REPEAT:
+        if counted and times * node.depth > MAX_REPEAT:
             raise self.bad(f"more than {MAX_REPEAT} repetitions in all", start)
         copies = max(times, 1)
-        return size * copies + (high - low if high >= 0 else 2), depth * copies if counted else depth
+        return Repeat(
+            inner=node,
+            low=low,
+            high=high,
+            greedy=lazy == ("U" in self.flags),
+            size=node.size * copies + (high - low if high >= 0 else 2),
+            depth=node.depth * copies if counted else node.depth,
+        )
 
-    def item(self) -> tuple[int, int] | None:
+    def items(self) -> list[Node]:
+        """What comes next: mostly one, but of a quotation each byte, and nothing of a change of flags."""
         if self.next == "(":
             return self.group()
         if self.next == "[":
-            return self.char_class(), 1
+            return [self.char_class()]
         if self.next == "\\":
-            return self.escape(), 1
+            return self.escape()
         char = self.next
         self.at += 1
-        return (2 if char == "." else 1), 1
+        if char == ".":
+            return [self.bytes(ALL if "s" in self.flags else ALL - {NEWLINE}, size=2)]
+        if char == "^":
+            return [Mark(place="^" if "m" in self.flags else "A")]
+        if char == "$":
+            return [Mark(place="$" if "m" in self.flags else "z")]
+        return [self.bytes({ord(char)})]
 
-    def group(self) -> tuple[int, int] | None:
-        start = self.at
+    def bytes(self, members: Set[int], size: int | None = None) -> Bytes:
+        unlisted, self.unlisted = self.unlisted, ""
+        return Bytes(
+            members=self.folded(members), size=ranges(members) if size is None else size, unlisted=unlisted
+        )
+
+    def folded(self, members: Set[int]) -> Set[int]:
+        """With those of the other case, if case does not matter."""
+        if "i" not in self.flags:
+            return members
+        return members | {ord(chr(code).swapcase()) for code in members if code in LETTERS}
+
+    def group(self) -> list[Node]:
+        start, outside, number = self.at, self.flags, 0
         self.at += 1
-        captures = 2
         if self.next == "?":
             for opening, meaning in REFUSED_GROUPS.items():
                 if self.text.startswith(opening, self.at):
                     raise self.bad(f"{meaning}, ({opening}, which RE2 does not have", start)
-            if flags := self.take(FLAGS):
-                if flags[3] == ")":
-                    return None
-                captures = 0
-            elif not self.take(NAMED):
-                raise self.bad("a group that RE2 does not have", start)
-        self.groups += captures // 2
-        size, depth = self.alternation()
+        if flags := self.take(FLAGS):
+            self.flags = (self.flags | set(flags[1])) - set(flags[2] or "")
+            if flags[3] == ")":
+                return []
+        elif self.next == "?" and not self.take(NAMED):
+            raise self.bad("a group that RE2 does not have", start)
+        else:
+            self.groups += 1
+            number = self.groups
+        inner = self.alternation()
         if self.next != ")":
             raise self.bad("a ( without its )", start)
         self.at += 1
-        return size + captures, depth
+        self.flags = outside
+        if not number:
+            return [inner]
+        return [Group(number=number, inner=inner, size=inner.size + 2, depth=inner.depth)]
 
-    def escape(self) -> int:
+    def escape(self) -> list[Node]:
         start = self.at
         self.at += 1
         if self.text.startswith("Q", self.at):
             end = self.text.find("\\E", self.at)
             quoted = self.text[self.at + 1 : end if end >= 0 else None]
             self.at = end + 2 if end >= 0 else len(self.text)
-            return len(quoted)
-        if self.next and self.next in "bBAzC":
+            return [self.bytes({ord(char)}) for char in quoted]
+        if self.next and self.next in "bBAz":
             self.at += 1
-            return 1
-        if (members := self.class_escape()) is not None:
-            return ranges(members)
-        self.code_escape(start)
-        return 1
+            return [Mark(place=self.text[self.at - 1])]
+        if self.next == "C":
+            self.at += 1
+            return [self.bytes(ALL)]
+        members = self.class_escape()
+        return [self.bytes({self.code_escape(start)} if members is None else members)]
 
     def class_escape(self) -> frozenset[int] | None:
         """The escapes that stand for several bytes, in a class and outside one."""
@@ -229,6 +338,7 @@ class _Parser:
         if found := self.take(PROPERTY_NAME):
             if (found[1] or found[2]) not in PROPERTIES:
                 raise self.bad(f"the property {found[0]}, which RE2 does not have", start)
+            self.unlisted = f"\\{found[0][0]} is not supported; list the characters"
             return SOME
         return None
 
@@ -250,7 +360,7 @@ class _Parser:
         shown = self.text[start : start + 2]
         raise self.bad("a \\ at the end" if shown == "\\" else f"{shown}, which RE2 does not have", start)
 
-    def char_class(self) -> int:
+    def char_class(self) -> Bytes:
         start = self.at
         self.at += 1
         negated = self.next == "^"
@@ -263,7 +373,9 @@ class _Parser:
             members |= self.class_member(start)
             first = False
         self.at += 1
-        return ranges(ALL - members if negated else members)
+        if negated:
+            return self.bytes(ALL - self.folded(members), size=ranges(ALL - members))
+        return self.bytes(members)
 
     def class_member(self, start: int) -> frozenset[int]:
         if posix := self.take(POSIX):
@@ -289,6 +401,9 @@ class _Parser:
         self.at += 1
         if self.text[start] == "\\":
             return self.code_escape(start)
+        if not self.text[start].isascii():
+            char = self.text[start:].encode("latin-1").decode(errors="ignore")[:1]
+            self.unlisted = self.unlisted or f"{char} cannot stand between [ and ]; write (…|{char}|…)"
         return ord(self.text[start])
 
 

@@ -25,6 +25,8 @@ from services.gloo.transformations.regex import TooMuch, regex_program
         (".", 0, [[[0, 9, 11, 255]]]),
         ("^a$(?m)^$", 0, ["A", 97, "z", "^", "$"]),
         ("\u00e9", 0, [0xC3, 0xA9]),
+        ("\u00e9?", 0, [0xC3, [2, 3], 0xA9]),
+        ("\\Qab\\E{2}", 0, [97, 98, 98]),
         ("\\Q.*\\E\\n\\012", 0, [46, 42, 10, 10]),
     ],
 )
@@ -37,7 +39,7 @@ def test_an_expression_becomes_a_program(pattern: str, group: int, program: list
     [
         ("\\pL", "\\p is not supported; list the characters"),
         ("[\u00e9]", "\u00e9 cannot stand between [ and ]; write (…|\u00e9|…)"),
-        ("(a{100}){11}", "too large: more than 1000 steps"),
+        ("a{1000}b", "too large: more than 1000 steps"),
         ("(" * 300 + "a" + ")" * 300, "nested too deeply"),
     ],
 )
