@@ -25,11 +25,20 @@ KIND_WORDS: dict[Kind, tuple[str, ...]] = {
     keys.ROUTE_TABLE: ("routetable", "routetables", "rt"),
     keys.VIRTUAL_HOST_OPTION: ("virtualhostoption", "virtualhostoptions", "vhopts"),
     keys.ROUTE_OPTION: ("routeoption", "routeoptions", "rtopts"),
+    keys.LISTENER_OPTION: ("listeneroption", "listeneroptions", "lisopts"),
+    keys.HTTP_LISTENER_OPTION: ("httplisteneroption", "httplisteneroptions", "hlisopts"),
+    keys.MATCHABLE_HTTP_GATEWAY: ("httpgateway", "httpgateways", "hgw"),
+    keys.MATCHABLE_TCP_GATEWAY: ("tcpgateway", "tcpgateways", "tgw"),
     keys.GATEWAY: ("gateway", "gateways", "gw"),
     keys.PROXY: ("proxy", "proxies", "p", "px"),
     keys.UPSTREAM_GROUP: ("upstreamgroup", "upstreamgroups", "ug", "ugs"),
     keys.ARTIFACT: ("artifact", "artifacts", "art"),
 }
+
+USED_BY_OTHERS = (
+    *(keys.VIRTUAL_HOST_OPTION, keys.ROUTE_OPTION, keys.LISTENER_OPTION, keys.HTTP_LISTENER_OPTION),
+    *(keys.MATCHABLE_HTTP_GATEWAY, keys.MATCHABLE_TCP_GATEWAY),
+)
 
 
 def add_consul_flags(parser: argparse.ArgumentParser) -> None:

@@ -205,9 +205,38 @@ def option_objects(kind: str, documents: Iterable[Document], *, wide: bool = Fal
     """Options that are objects, by the heading of their *kind*: which there are, not what they say."""
     rows: list[Row] = []
     for document in documents:
-        columns = [[name_of(document)], [", ".join(document.get("options") or {})], status_cell(document)]
+        names = [", ".join(document.get("options") or {})]
+        columns = [[name_of(document)], names, used_by(document) or [""], status_cell(document)]
         rows += stacked(*columns, *_wide(document, wide))
-    return draw([kind, "OPTIONS", "STATUS", *(["NAMESPACE", "REASON"] if wide else [])], rows)
+    header = [kind, "OPTIONS", "USED BY", "STATUS"]
+    return draw([*header, *(["NAMESPACE", "REASON"] if wide else [])], rows)
+
+
+def matchable_gateways(kind: str, documents: Iterable[Document], *, wide: bool = False) -> str:
+    """Parts of hybrid gateways, by the heading of their *kind*: what each takes, and who uses it."""
+    rows: list[Row] = []
+    for document in documents:
+        matcher = document.get("matcher") or {}
+        tls = matcher.get("sslConfig")
+        ranges = matcher.get("sourcePrefixRanges") or []
+        columns = [
+            [name_of(document)],
+            ["" if tls is None else ", ".join(tls.get("sniDomains") or ["*"])],
+            [f"{each.get('addressPrefix', '')}/{each.get('prefixLen', 0)}" for each in ranges] or [""],
+            used_by(document) or [""],
+            status_cell(document),
+        ]
+        rows += stacked(*columns, *_wide(document, wide))
+    header = [kind, "TLS", "SOURCES", "USED BY", "STATUS"]
+    return draw([*header, *(["NAMESPACE", "REASON"] if wide else [])], rows)
+
+
+def used_by(document: Document) -> list[str]:
+    """The objects that a status says use this one."""
+    told = (status.get("details") for status in statuses(document))
+    return [
+        str(user) for details in told if isinstance(details, dict) for user in details.get("usedBy") or ()
+    ]
 
 
 def proxies(documents: Iterable[Document], *, wide: bool = False) -> str:
@@ -215,13 +244,19 @@ def proxies(documents: Iterable[Document], *, wide: bool = False) -> str:
     for document in documents:
         listeners = document.get("listeners") or []
         binds = [f"{one.get('bindAddress', '')}:{one.get('bindPort', 0)}" for one in listeners]
-        hosts = sum(len((one.get("httpListener") or {}).get("virtualHosts") or []) for one in listeners)
+        hosts = sum(len(part.get("virtualHosts") or []) for one in listeners for part in http_parts(one))
         rows += stacked(
             [name_of(document)], binds, [str(hosts)], status_cell(document), *_wide(document, wide)
         )
     return draw(
         ["PROXY", "LISTENERS", "VIRTUAL HOSTS", "STATUS", *(["NAMESPACE", "REASON"] if wide else [])], rows
     )
+
+
+def http_parts(listener: Document) -> list[Document]:
+    """What of a listener is HTTP."""
+    matched = (listener.get("hybridListener") or {}).get("matchedListeners") or []
+    return [part for each in (listener, *matched) if (part := each.get("httpListener"))]
 
 
 def gateways(documents: Iterable[Document], *, wide: bool = False) -> str:

@@ -22,6 +22,10 @@ KINDS = (
     (keys.ROUTE_TABLE, "route tables"),
     (keys.VIRTUAL_HOST_OPTION, "virtual host options"),
     (keys.ROUTE_OPTION, "route options"),
+    (keys.LISTENER_OPTION, "listener options"),
+    (keys.HTTP_LISTENER_OPTION, "http listener options"),
+    (keys.MATCHABLE_HTTP_GATEWAY, "http gateways"),
+    (keys.MATCHABLE_TCP_GATEWAY, "tcp gateways"),
     (keys.GATEWAY, "gateways"),
     (keys.PROXY, "proxies"),
 )

@@ -22,11 +22,10 @@ from shared.store.keys import Kind
 # A bare document has no kind; a field that only one kind has tells. Some have none.
 TELLING = {
     keys.VIRTUAL_SERVICE: ("virtualHost", "displayName"),
-    keys.GATEWAY: ("httpGateway", "tcpGateway", "hybridGateway", "udpGateway", "bindPort"),
+    keys.GATEWAY: ("hybridGateway", "bindAddress", "bindPort"),
     keys.UPSTREAM_GROUP: ("destinations",),
     keys.ROUTE_TABLE: ("routes",),
-    keys.VIRTUAL_HOST_OPTION: (),
-    keys.ROUTE_OPTION: (),
+    **dict.fromkeys(flags.USED_BY_OTHERS, ()),
     keys.PROXY: ("listeners",),
     keys.UPSTREAM: ("consul", "static", "kube", "pipe", "aws", "azure", "awsEc2", "upstreamSpec"),
     keys.ARTIFACT: ("data",),

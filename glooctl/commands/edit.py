@@ -23,7 +23,7 @@ from shared.store import keys
 from shared.store.keys import Kind
 
 KINDS = (
-    *(keys.VIRTUAL_SERVICE, keys.UPSTREAM, keys.ROUTE_TABLE, keys.VIRTUAL_HOST_OPTION, keys.ROUTE_OPTION),
+    *(keys.VIRTUAL_SERVICE, keys.UPSTREAM, keys.ROUTE_TABLE, *flags.USED_BY_OTHERS),
     *(keys.GATEWAY, keys.UPSTREAM_GROUP, keys.ARTIFACT),
 )
 WITH_SSL = (keys.VIRTUAL_SERVICE, keys.UPSTREAM)

@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -332,22 +333,31 @@ async def test_release_says_which_process_does_not_follow(consul_server: ConsulS
     assert await consul_server.call("GET", f"/v1/kv/{NOTE_KEY}?raw") == {"released": "x"}
 
 
-def test_option_objects_are_created_shown_and_deleted(consul_server: ConsulServer) -> None:
-    document = {
-        "apiVersion": "gateway.solo.io/v1",
-        "kind": "RouteOption",
-        "metadata": {"name": "quick", "namespace": "gloo-system"},
-        "spec": {"options": {"timeout": "1s"}},
-    }
+@pytest.mark.parametrize(
+    ("kind", "spec", "word", "shown"),
+    [
+        ("RouteOption", {"options": {"timeout": "1s"}}, "rtopts", "| timeout |"),
+        ("HttpListenerOption", {"options": {"buffer": {}}}, "hlisopts", "| buffer  |"),
+        ("ListenerOption", {"options": {"tcpStats": True}}, "lisopts", "| tcpStats |"),
+        ("MatchableHttpGateway", {"matcher": {"sslConfig": {}}, "httpGateway": {}}, "hgw", "| *   |"),
+        ("MatchableTcpGateway", {"tcpGateway": {"tcpHosts": []}}, "tcpgateway", "| Pending |"),
+    ],
+)
+def test_objects_that_others_use_are_created_shown_and_deleted(
+    consul_server: ConsulServer, kind: str, spec: dict[str, Any], word: str, shown: str
+) -> None:
+    metadata = {"name": "quick", "namespace": "gloo-system"}
+    document = {"apiVersion": "gateway.solo.io/v1", "kind": kind, "metadata": metadata, "spec": spec}
 
     created = glooctl(consul_server, "create", "-f", "-", stdin=yaml.safe_dump(document))
-    shown = glooctl(consul_server, "get", "rtopts")
-    deleted = glooctl(consul_server, "delete", "routeoption", "quick")
+    got = glooctl(consul_server, "get", word)
+    deleted = glooctl(consul_server, "delete", word, "quick")
 
     assert created.returncode == 0, created.stderr
-    assert "| quick        | timeout | Pending |" in shown.stdout
+    assert "| quick " in got.stdout
+    assert shown in got.stdout
     assert deleted.returncode == 0, deleted.stderr
-    assert "quick" not in glooctl(consul_server, "get", "routeoptions").stdout
+    assert "quick" not in glooctl(consul_server, "get", word).stdout
 
 
 def test_artifacts_are_made_of_files_and_edited(consul_server: ConsulServer, tmp_path: Path) -> None:

@@ -94,19 +94,52 @@ def test_option_objects_are_drawn_with_the_names_of_their_options() -> None:
     quick = {
         "metadata": {"name": "quick"},
         "options": {"timeout": "1s", "retries": {}},
-        "status": {"state": "Accepted"},
+        "status": {"state": "Accepted", "details": {"usedBy": ["RouteTable ns.t"]}},
     }
 
     assert (
         tables.option_objects("ROUTE OPTION", [quick, {"metadata": {"name": "none"}}])
         == """\
-+--------------+------------------+----------+
-| ROUTE OPTION |     OPTIONS      |  STATUS  |
-+--------------+------------------+----------+
-| quick        | timeout, retries | Accepted |
-| none         |                  | Pending  |
-+--------------+------------------+----------+"""
++--------------+------------------+-----------------+----------+
+| ROUTE OPTION |     OPTIONS      |     USED BY     |  STATUS  |
++--------------+------------------+-----------------+----------+
+| quick        | timeout, retries | RouteTable ns.t | Accepted |
+| none         |                  |                 | Pending  |
++--------------+------------------+-----------------+----------+"""
     )
+
+
+def test_matchable_gateways_are_drawn_with_what_they_take() -> None:
+    ranges = [{"addressPrefix": "10.0.0.0", "prefixLen": 8}, {"addressPrefix": "::"}]
+    inside = {
+        "metadata": {"name": "inside"},
+        "matcher": {"sourcePrefixRanges": ranges},
+        "status": {"state": "Accepted", "details": {"usedBy": ["Gateway ns.g"]}},
+    }
+    tls = {"metadata": {"name": "tls"}, "matcher": {"sslConfig": {}}, "status": {"state": "Warning"}}
+    named = {"metadata": {"name": "named"}, "matcher": {"sslConfig": {"sniDomains": ["a", "b"]}}}
+
+    assert (
+        tables.matchable_gateways("HTTP GATEWAY", [inside, tls, named, {"metadata": {"name": "all"}}])
+        == """\
++--------------+------+------------+--------------+----------+
+| HTTP GATEWAY | TLS  |  SOURCES   |   USED BY    |  STATUS  |
++--------------+------+------------+--------------+----------+
+| inside       |      | 10.0.0.0/8 | Gateway ns.g | Accepted |
+|              |      | ::/0       |              |          |
+| tls          | *    |            |              | Warning  |
+| named        | a, b |            |              | Pending  |
+| all          |      |            |              | Pending  |
++--------------+------+------------+--------------+----------+"""
+    )
+
+
+def test_all_virtual_hosts_of_a_proxy_are_counted() -> None:
+    http = {"httpListener": {"virtualHosts": [{}, {}]}}
+    hybrid = {"hybridListener": {"matchedListeners": [http, {"tcpListener": {}}, http]}}
+
+    drawn = tables.proxies([{"metadata": {"name": "p"}, "listeners": [hybrid]}])
+    assert "| 4             |" in drawn
 
 
 def test_artifacts_are_drawn_with_the_sizes_of_their_texts() -> None:
