@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from shared.ref import Ref
 from tests.services.gloo.translator.test_envoy_accepts import KNOWN, validate
 from tests.support.random_documents import Case
-from tests.support.random_system import System, World, random_edits, random_world
+from tests.support.random_system import NAMES, NAMESPACE, System, World, random_edits, random_world
 
 SPARSE, USUAL, DENSE = 0.02, 0.08, 0.3
 """How often a field is set that need not be."""
 EDITS = 30
+SECRETS = [Ref(NAMESPACE, name) for name in NAMES]
 
 
 async def test_any_objects_are_served_or_told_what_is_wrong_and_where(tmp_path: Path) -> None:
@@ -61,10 +63,12 @@ async def edit_and_compare(seed: int) -> None:
     await edited.apply(world)
     for source, document in random_edits(random, EDITS):
         await edited.apply({source: document})
+        await edited.lose(frozenset(ref for ref in SECRETS if random.random() < 0.2))
         if document is None:
             world.pop(source, None)
         else:
             world[source] = document
+    await edited.lose(frozenset())
     right, fresh = await mended(world)
     await edited.apply(dict.fromkeys(world.keys() - right.keys()))
 
@@ -77,7 +81,7 @@ async def mended(world: World) -> tuple[World, System]:
     """*world* without the objects that have something wrong with them, and what a start makes of it."""
     while True:
         fresh = System()
-        await fresh.apply(world)
+        await fresh.apply(world, secrets=SECRETS)
         wrong = {source for source, report in fresh.reports().items() if report.errors}
         if not wrong:
             return world, fresh

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from protos import gloo
@@ -75,7 +75,7 @@ def secret(ref: Ref) -> Answer:
 
 
 class System:
-    """Both translations, and the Proxies between them; all secrets and services are there."""
+    """Both translations and the Proxies between them; all services are there, and secrets that are not *lost*."""
 
     def __init__(self) -> None:
         catalog = Catalog()
@@ -83,11 +83,13 @@ class System:
         self.translation = Translation(NAMESPACE)
         self.pipeline = Pipeline(catalog, Policy())
         self.proxies: dict[str, Document] = {}
+        self.lost: frozenset[Ref] = frozenset()
         self._stored: dict[Source, Stored] = {}
         self._index = 0
 
-    async def apply(self, edits: Mapping[Source, Document | None]) -> None:
-        above, below = GatewayChanges(), Changes()
+    async def apply(self, edits: Mapping[Source, Document | None], *, secrets: Iterable[Ref] = ()) -> None:
+        """Take *edits*; *secrets* are known before, all others once something refers to them."""
+        above, below = GatewayChanges(), Changes(secrets={ref: secret(ref) for ref in secrets})
         for source, document in edits.items():
             kind = KINDS[source.kind]
             if kind in GATEWAYS:
@@ -102,8 +104,18 @@ class System:
                 self._add(below, PROXY, Source("Proxy", Ref(NAMESPACE, name)), now.get(name))
         self.proxies = now
         await self.pipeline.apply(below)
-        if wanted := self.pipeline.secrets_wanted - self.pipeline.secrets.known.keys():
-            await self.pipeline.apply(Changes(secrets={ref: secret(ref) for ref in wanted}))
+        await self._read(self.pipeline.secrets_wanted - self.pipeline.secrets.known.keys())
+
+    async def lose(self, lost: frozenset[Ref]) -> None:
+        """Have these secrets be away, and all others there."""
+        moved, self.lost = self.lost ^ lost, lost
+        await self._read(moved & self.pipeline.secrets_wanted)
+
+    async def _read(self, refs: frozenset[Ref]) -> None:
+        away = Answer(problem="not there", absent=True)
+        if refs:
+            found = {ref: away if ref in self.lost else secret(ref) for ref in refs}
+            await self.pipeline.apply(Changes(secrets=found))
 
     def reports(self) -> dict[Source, Report]:
         """What is said of each object, by gateway and by gloo."""
