@@ -75,7 +75,7 @@ def secret(ref: Ref) -> Answer:
 
 
 class System:
-    """Both translations and the Proxies between them; all services are there, and secrets that are not *lost*."""
+    """Both translations and the Proxies between them; services are there, and secrets, but *lost* ones."""
 
     def __init__(self) -> None:
         catalog = Catalog()
