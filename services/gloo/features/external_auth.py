@@ -196,20 +196,38 @@ def authorize_here(given: gloo.ExtAuthExtension, scope: Scope) -> Patch:
 
 def authorize(given: gloo.ExtAuthExtension, scope: Scope) -> Patch:
     """Which of the services is asked; the others are not, whatever stands around."""
-    if given.custom_auth is None and not given.disable:
+    if not says_something(given):
         return Patch()
     known = scope.policy.named_extauth
     filters: dict[str, betterproto2.Message] = dict.fromkeys((FILTER, *map(filter_of, sorted(known))), OFF)
     if (custom := given.custom_auth) is None:
-        return Patch(filters={**filters, GUARD: OFF})
+        return Patch(filters={**filters, GUARD: guard("")})
     if custom.name and custom.name not in known:
         text = f"settings.namedExtauth has no {checks.shown(custom.name)}, so requests are refused"
         scope.warn("customAuth.name", text)
     chosen = filter_of(custom.name)
     facts = ext_authz.CheckSettings(context_extensions=dict(custom.context_extensions))
     filters[chosen] = ext_authz.ExtAuthzPerRoute(check_settings=facts)
-    filters[GUARD] = lua.LuaPerRoute(filter_context=struct_of({"asked": chosen}))
+    filters[GUARD] = guard(chosen)
     return Patch(filters=filters)
+
+
+def guard_what_leaves(staged: gloo.TransformationStages, scope: Scope) -> Patch:
+    """Envoy decides which filters a request passes by its first route. One led to another route before
+    authorization comes there unasked, so the guard goes with it, to do as that route says."""
+    early = staged.early.request_transforms if staged.early is not None else []
+    if says_something(scope.options.extauth) or not any(each.clear_route_cache for each in early):
+        return Patch()
+    return Patch(filters={GUARD: guard("")})
+
+
+def says_something(given: gloo.ExtAuthExtension | None) -> bool:
+    return given is not None and (given.disable or given.custom_auth is not None)
+
+
+def guard(asked: str) -> lua.LuaPerRoute:
+    """The guard of what was put to the filter *asked*, or of nothing."""
+    return lua.LuaPerRoute(filter_context=struct_of({"asked": asked} if asked else {}))
 
 
 FEATURES = (
@@ -241,5 +259,11 @@ FEATURES = (
                 default_source_code=core.DataSource(inline_string=GUARDING), clear_route_cache=False
             ),
         ),
+    ),
+    Feature(
+        name="stagedTransformations",
+        on_virtual_host=guard_what_leaves,
+        on_route=guard_what_leaves,
+        on_destination=guard_what_leaves,
     ),
 )

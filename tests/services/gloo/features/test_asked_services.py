@@ -110,6 +110,13 @@ BY_USER: Document = {
     "descriptorKey": "user",
     "metadataKey": {"key": "envoy.filters.http.ext_authz", "path": [{"key": "user"}]},
 }
+MOVING: Document = {
+    "requestTransformation": {
+        "transformationTemplate": {"headers": {"x-moved": {"text": "yes"}}, "passthrough": {}}
+    },
+    "clearRouteCache": True,
+}
+MOVED: Document = {"stagedTransformations": {"early": {"requestTransforms": [MOVING]}}}
 LISTENERS: dict[str, Document] = {
     # The way to services that are told apart by the authority they are asked for.
     "door": {"virtualHosts": [host(name, route("/", name)) for name in ("auth", "limits")]},
@@ -165,6 +172,21 @@ LISTENERS: dict[str, Document] = {
                 },
                 route("/"),
                 **auth(team="pets", level="1"),
+            ),
+            host(
+                "moving",
+                {
+                    "matchers": [{"prefix": "/secret", "headers": [{"name": "x-moved"}]}],
+                    "routeAction": {"single": {"upstream": ref("there")}},
+                    "options": auth(),
+                },
+                {
+                    "matchers": [{"prefix": "/", "headers": [{"name": "x-moved"}]}],
+                    "routeAction": {"single": {"upstream": ref("there")}},
+                },
+                route("/secret/asked", **MOVED, **auth()),
+                route("/secret/free", **MOVED, **FREE),
+                route("/", **MOVED),
             ),
         ],
     },
@@ -386,6 +408,7 @@ async def test_who_a_user_is_only_the_service_says(world: World) -> None:
 
 
 async def test_a_request_that_may_not_pass_gets_the_services_answer(world: World) -> None:
+    assert (await world.ask("auth", "asked", "/answer")).text == "answered"
     for path in ("/", "/answer"):
         answer = await world.ask("auth", "asked", path, x_please="deny")
 
@@ -402,6 +425,14 @@ async def test_the_service_is_told_what_host_route_and_destination_say(world: Wo
 async def test_the_route_is_chosen_anew_after_the_service_changed_headers(world: World) -> None:
     assert (await world.ask("auth", "asked", "/joined")).echo["backend"] == "here"
     assert (await world.ask("auth", "asked", "/joined", x_join="pets")).echo["backend"] == "there"
+
+
+async def test_a_request_that_comes_to_a_guarded_route_unasked_does_not_pass(world: World) -> None:
+    assert (await world.ask("auth", "moving", "/")).echo["backend"] == "there"
+    assert (await world.ask("auth", "moving", "/secret/asked")).echo["backend"] == "there"
+    assert (await world.ask("auth", "moving", "/secret/asked", x_please="deny")).status == 401
+    assert (await world.ask("auth", "moving", "/secret")).status == 403
+    assert (await world.ask("auth", "moving", "/secret/free")).status == 403
 
 
 async def test_requests_are_refused_when_the_service_fails_unless_they_may_pass(world: World) -> None:
