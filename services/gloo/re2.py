@@ -79,6 +79,7 @@ REFUSED_GROUPS = {
     "?|": "a branch reset",
 }
 REPEATS = {"*": (0, -1), "+": (1, -1), "?": (0, 1)}
+PLAIN = re.compile(r"[^\\^$.|?*+()\[\]{}]+")
 COUNT = re.compile(r"\{(\d+)(,(\d*))?\}")
 NAMED = re.compile(r"\?P?<(\w+)>", re.ASCII)
 FLAGS = re.compile(r"\?([imsU]*)(-[imsU]+)?([:)])")
@@ -156,6 +157,9 @@ class Repeat(Node):
     greedy: bool
 
 
+ONE_BYTE = tuple(Bytes(members={code}) for code in range(256))
+
+
 @lru_cache(maxsize=4096)
 def compile_pattern(pattern: str) -> Program:
     """Check *pattern* as RE2 would; raises ``BadPattern``."""
@@ -163,6 +167,7 @@ def compile_pattern(pattern: str) -> Program:
     return Program(tree.size + PREAMBLE, groups)
 
 
+@lru_cache(maxsize=64)  # who checks a pattern mostly wants its tree next
 def parse(pattern: str) -> tuple[Node, int]:
     """The tree of *pattern*, and how many groups it has; raises ``BadPattern``."""
     parser = _Parser(pattern.encode(errors="surrogatepass").decode("latin-1"))
@@ -217,6 +222,8 @@ class _Parser:
                 if not parts:
                     raise self.bad(f"nothing before {self.next} to repeat")
                 parts[-1] = self.repeat(parts[-1])
+            elif found := self.take(PLAIN):
+                parts += self.plain(found[0])
             else:
                 parts += self.items()
         if len(parts) == 1:
@@ -228,7 +235,7 @@ class _Parser:
         )
 
     def at_repeat(self) -> bool:
-        return self.next in REPEATS or COUNT.match(self.text, self.at) is not None
+        return self.next in REPEATS or (self.next == "{" and COUNT.match(self.text, self.at) is not None)
 
     def repeat(self, node: Node) -> Node:
         start = self.at
@@ -273,7 +280,13 @@ class _Parser:
             return [Mark(place="^" if "m" in self.flags else "A")]
         if char == "$":
             return [Mark(place="$" if "m" in self.flags else "z")]
-        return [self.bytes({ord(char)})]
+        return self.plain(char)
+
+    def plain(self, text: str) -> list[Node]:
+        """These very bytes."""
+        if "i" in self.flags:
+            return [self.bytes({ord(char)}) for char in text]
+        return [ONE_BYTE[ord(char)] for char in text]
 
     def bytes(self, members: Set[int], size: int | None = None) -> Bytes:
         unlisted, self.unlisted = self.unlisted, ""
@@ -319,7 +332,7 @@ class _Parser:
             end = self.text.find("\\E", self.at)
             quoted = self.text[self.at + 1 : end if end >= 0 else None]
             self.at = end + 2 if end >= 0 else len(self.text)
-            return [self.bytes({ord(char)}) for char in quoted]
+            return self.plain(quoted)
         if self.next and self.next in "bBAz":
             self.at += 1
             return [Mark(place=self.text[self.at - 1])]
