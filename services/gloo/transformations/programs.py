@@ -318,7 +318,7 @@ def to_json(program: Data) -> str:
 
 
 def _set_members(program: Data) -> Data:
-    found = {}
+    found: Data = {}
     for name, value in program.items():
         if isinstance(value, dict):
             found[name] = _set_members(value)
