@@ -382,8 +382,10 @@ def tcp_part(
     scope = Scope(path="tcpListener", report=report, policy=around.policy, read=around.read)
     if part.given.ssl_configurations:
         report.error("sslConfigurations", "goes with httpListener; a TCP host has an sslConfig of its own")
-    hosts = replace(tcp, tcp_hosts=[_named(host, part.tls) for host in tcp.tcp_hosts])
     _check_names(tcp.tcp_hosts, part.tls, report)
+    hosts = replace(tcp, tcp_hosts=[_named(host, part.tls) for host in tcp.tcp_hosts])
+    if report.errors:  # which names they are to take is not known
+        hosts, claims = tcp, Claims()
     sources = [origin.source for origin in part.told.origins]
     done = translate_tcp(
         hosts, scope, stale, around.manager[True], claims, match, trying=around.trying, sources=sources
