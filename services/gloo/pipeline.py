@@ -12,6 +12,7 @@ from typing import Any
 
 from protos import gloo
 from services.gloo.clusters import Clusters, Instances
+from services.gloo.features.aws_ec2 import FLEET, Fleet
 from services.gloo.feedback import Refusal, copy_of
 from services.gloo.memory import Memory
 from services.gloo.parts import WHOLE
@@ -59,6 +60,7 @@ class Changes:
     gone: dict[Kind, set[Ref]] = field(default_factory=dict)
     services: set[str] = field(default_factory=set)
     secrets: dict[Ref, Answer] = field(default_factory=dict)
+    fleets: dict[Ref, Fleet] = field(default_factory=dict)
 
     def add(self, kind: Kind, put: Mapping[Ref, Stored], gone: Set[Ref]) -> None:
         puts, gones = self.put.setdefault(kind, {}), self.gone.setdefault(kind, set())
@@ -69,7 +71,7 @@ class Changes:
         puts.update(put)
 
     def __bool__(self) -> bool:
-        return any(self.put.values()) or any(self.gone.values()) or bool(self.services or self.secrets)
+        return any(self.put.values()) or any(self.gone.values()) or bool(self.services or self.secrets or self.fleets)
 
 
 @dataclass(slots=True)
@@ -149,6 +151,10 @@ class Pipeline:
             (SECRET_KIND, ref) for ref, answer in changes.secrets.items() if self.secrets.take(ref, answer)
         }
         self._take_artifacts(changes, looked_at)
+        for ref, fleet in changes.fleets.items():
+            if self._read.get((FLEET, ref)) != fleet:
+                self._read[FLEET, ref] = fleet
+                looked_at.add((FLEET, ref))
         put, drop = await self._take_upstreams(changes, looked_at, outcome)
         self._take_groups(changes, looked_at, outcome)
         built, removed = await self._take_proxies(changes, looked_at, outcome)
@@ -163,6 +169,13 @@ class Pipeline:
         for ref in self.proxies.served if shared_differs else built | renewed:
             outcome.snapshots[role_of(ref)] = self.snapshot(ref)
         return outcome
+
+    @property
+    def fleets_wanted(self) -> dict[Ref, gloo.AwsEc2UpstreamSpec]:
+        """The Upstreams whose instances are to be asked for."""
+        refs = [ref for kind, ref in self.clusters.looks if kind == FLEET and isinstance(ref, Ref)]
+        found = ((ref, self._read.get((UPSTREAM.name, ref))) for ref in refs)
+        return {ref: each.aws_ec2 for ref, each in found if each is not None and each.aws_ec2 is not None}
 
     def snapshot(self, ref: Ref) -> Snapshot:
         """All that a Proxy's Envoys are served now."""
@@ -317,6 +330,7 @@ class Pipeline:
     def _lose(self, kind: Kind, ref: Ref, looked_at: set[Key]) -> None:
         source = Source(kind.name, ref)
         self._read.pop((kind.name, ref), None)
+        self._read.pop((FLEET, ref), None)
         self._undecodable.pop(source, None)
         self.reports.pop(source, None)
         looked_at.add((kind.name, ref))

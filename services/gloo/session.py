@@ -12,6 +12,8 @@ from typing import Any
 
 from protos import gloo
 from services.gloo.endpoints.consul import ConsulEndpoints, EndpointOptions
+from services.gloo.endpoints.ec2 import Fleets
+from services.gloo.features.aws_ec2 import Fleet
 from services.gloo.hearsay import Hearsay
 from services.gloo.lasting import Lasting
 from services.gloo.pages import progress_page
@@ -32,6 +34,7 @@ from shared.ref import Ref, Source
 from shared.runtime.identity import member_value
 from shared.runtime.service import Context
 from shared.runtime.settle import Settle
+from shared.sigv4 import Key
 from shared.store.keys import ARTIFACT, DEFAULT_ROOT, PROXY, UPSTREAM, UPSTREAM_GROUP, Kind, prefix
 from shared.store.watch import watch_objects
 
@@ -40,6 +43,8 @@ log = logging.getLogger(__name__)
 KINDS = (PROXY, UPSTREAM, UPSTREAM_GROUP)
 ARTIFACT_SECONDS = 5.0  # that the first reference to an Artifact may hold up what goes with it
 SECRET_SECONDS = 5.0  # that new references to secrets may hold up what goes with them
+FLEETS_SECONDS = 5.0  # the same of instances of EC2
+FLEET_SECONDS = 60.0  # between two questions for them, unless settings say otherwise
 FILES_SECONDS = 10.0
 MEMBER_TTL = 15.0  # seconds; membership here tells people, and whom a refusal is left to
 
@@ -74,6 +79,14 @@ class Session:
         )
         self._secrets = SecretFeed(
             secret_sources(settings, os.environ), self._secrets_changed, namespaces=self._namespaces
+        )
+        refresh = settings.refresh_rate
+        self._fleets = Fleets(
+            self._fleets_changed,
+            self._pipeline.secrets.key,
+            own=Key.of(os.environ),
+            endpoint=Policy.of(settings).aws.ec2_endpoint,
+            period=max(refresh.total_seconds() if refresh is not None else FLEET_SECONDS, 1.0),
         )
         roles = lasting.stale.written
         self._holds.owe(prefix(self._root, PROXY), ("/".join(proxy_of(role)) for role in roles))
@@ -126,6 +139,7 @@ class Session:
             tasks.create_task(self._watch_artifacts(), name="watch Artifact")
             tasks.create_task(self._endpoints.run(), name="endpoints")
             tasks.create_task(self._secrets.run(), name="secrets")
+            tasks.create_task(self._fleets.run(), name="instances of EC2")
             tasks.create_task(self._look_for_files(), name="files")
             tasks.create_task(self._translate(), name="translate")
             tasks.create_task(self._follow_refusals(), name="feedback")
@@ -201,6 +215,10 @@ class Session:
         self._changes.secrets.update(answers)
         self._news.set()
 
+    def _fleets_changed(self, fleets: Mapping[Ref, Fleet]) -> None:
+        self._changes.fleets.update(fleets)
+        self._news.set()
+
     def _arrived(self, what: str) -> None:
         if what in self._waiting:
             self._waiting.discard(what)
@@ -234,6 +252,7 @@ class Session:
                 if await self._lacks_secrets(outcome) and not ready and not self._lasting.restored:
                     self._context.admin.ready("snapshot", False, self._secrets.why_unread)
                     continue
+                await self._ask_for_fleets(outcome)
                 await self._publish(outcome)
                 outcome = Outcome()
             if not ready:
@@ -272,6 +291,14 @@ class Session:
             self._changes.secrets = {}
             outcome.add(await self._pipeline.apply(Changes(secrets=found)))
         return bool(self._secrets.unread)
+
+    async def _ask_for_fleets(self, outcome: Outcome) -> None:
+        """Have EC2 asked for what is new before anybody hears of it."""
+        self._fleets.want(self._pipeline.fleets_wanted)
+        await self._fleets.settled(FLEETS_SECONDS)
+        if found := self._changes.fleets:
+            self._changes.fleets = {}
+            outcome.add(await self._pipeline.apply(Changes(fleets=found)))
 
     async def _publish(self, outcome: Outcome) -> None:
         for role, snapshot in outcome.snapshots.items():

@@ -85,10 +85,21 @@ class Invocation:
     by: Signed
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """A machine of EC2."""
+
+    private: str
+    public: str = ""
+    state: str = "running"
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(slots=True)
 class Aws:
     """Functions answer with what ``returns`` has for them, else with ``{}``; ``calls`` is what was called,
-    ``forged`` what was turned away. A key that was renewed has several secrets, one after the other."""
+    ``forged`` what was turned away. EC2 has ``instances`` and tells of two at a time; ``questions`` are those
+    it was asked for the first of."""
 
     keys: dict[str, str]
     port: int = field(default_factory=free_port)
@@ -96,6 +107,9 @@ class Aws:
     failures: int = 0  # of the next calls
     calls: list[Invocation] = field(default_factory=list)
     forged: list[str] = field(default_factory=list)
+    instances: list[Instance] = field(default_factory=list)
+    questions: list[dict[str, str]] = field(default_factory=list)
+    trouble: int = 0  # the status of EC2's answers
     _running: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     @property
@@ -124,7 +138,32 @@ class Aws:
         except Forged as problem:
             self.forged.append(str(problem))
             return web.json_response({"message": str(problem)}, status=403)
+        if by.service == "ec2":
+            return self._describe(dict(parse_qsl(body.decode(), keep_blank_values=True)))
         return self._invoke(request, headers, body, by)
+
+    def _describe(self, asked: dict[str, str]) -> web.StreamResponse:
+        if self.trouble:
+            said = "<Code>Busy</Code><Message>come again</Message>"
+            text = f"<Response><Errors><Error>{said}</Error></Errors></Response>"
+            return web.Response(status=self.trouble, text=text, content_type="text/xml")
+        assert (asked["Action"], asked["Version"]) == ("DescribeInstances", "2016-11-15")
+        at = int(asked.get("NextToken", "0"))
+        if not at:
+            self.questions.append(asked)
+        names = [name for name in asked if name.endswith(".Name")]
+        wanted = {asked[name]: asked[name.replace(".Name", ".Value.1")] for name in names}
+        found = [each for each in self.instances if fits(each, wanted)]
+        page = "".join(
+            f"<item><instancesSet><item><privateIpAddress>{each.private}</privateIpAddress>"
+            + (f"<ipAddress>{each.public}</ipAddress>" if each.public else "")
+            + "</item></instancesSet></item>"
+            for each in found[at : at + 2]
+        )
+        more = f"<nextToken>{at + 2}</nextToken>" if len(found) > at + 2 else ""
+        space = 'xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"'
+        text = f"<DescribeInstancesResponse {space}><reservationSet>{page}</reservationSet>{more}"
+        return web.Response(text=f"{text}</DescribeInstancesResponse>", content_type="text/xml")
 
     def _invoke(
         self, request: web.Request, headers: Mapping[str, str], body: bytes, by: Signed
@@ -148,6 +187,15 @@ class Aws:
         if asked.kind == "Event":
             return web.Response(status=202)
         return copy_of(self.returns.get(asked.function) or web.json_response({}))
+
+
+def fits(instance: Instance, filters: Mapping[str, str]) -> bool:
+    """Whether EC2's *filters* let an instance pass; the values take ``*`` for anything."""
+    facts = {"instance-state-name": instance.state, **{f"tag:{k}": v for k, v in instance.tags.items()}}
+    return all(
+        name in facts and (value == "*" or facts[name] == re.sub(r"\\(.)", r"\1", value))
+        for name, value in filters.items()
+    )
 
 
 def copy_of(answer: web.Response) -> web.Response:

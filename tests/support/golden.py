@@ -18,6 +18,7 @@ from typing import Any
 from protos import gloo
 from protos.envoy import cluster, core, endpoint, listener, route, tls
 from services.gloo.endpoints.table import Endpoint
+from services.gloo.features.aws_ec2 import FLEET, Fleet
 from services.gloo.plugin import Policy
 from services.gloo.resources import Resource
 from services.gloo.sanitize import fallback_resources
@@ -111,6 +112,10 @@ def translate_world(
         "Upstream": upstreams,
         "UpstreamGroup": groups,
         "Secret": secrets,
+        FLEET: {
+            Ref(*name.split(".")): Fleet(**{**known, "addresses": tuple(known.get("addresses", ()))})
+            for name, known in case.get("fleets", {}).items()
+        },
         "Artifact": {_ref(each): each for each in _all(gloo.Artifact, case.get("artifacts", ()))},
     }
 

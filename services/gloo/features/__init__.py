@@ -3,6 +3,7 @@
 from services.gloo.features import (
     access_logs,
     attempts,
+    aws_ec2,
     aws_lambda,
     buffer,
     circuit_breakers,
@@ -49,6 +50,7 @@ from services.gloo.plugin import Feature
 FEATURES: tuple[Feature, ...] = (
     *access_logs.FEATURES,
     *attempts.FEATURES,
+    *aws_ec2.FEATURES,
     *aws_lambda.FEATURES,
     *buffer.FEATURES,
     *circuit_breakers.FEATURES,

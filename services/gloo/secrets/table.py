@@ -17,6 +17,7 @@ from services.gloo.translator.secret import (
     translate_secret,
 )
 from shared.ref import Ref, Source
+from shared.sigv4 import Key
 
 
 class SecretTable:
@@ -47,6 +48,12 @@ class SecretTable:
             self._resources[ref] = {each.name: each for each in translate_secret(ref, tls)}
         self.known[ref] = found
         return found != before
+
+    def key(self, ref: Ref) -> Key | None:
+        """The key in an `aws` Secret, in its last good version."""
+        if (found := self._keys.get(ref)) is None:
+            return None
+        return Key(id=found.access_key, secret=found.secret_key, session_token=found.session_token)
 
     def keep(self, refs: frozenset[Ref]) -> None:
         """Forget all others."""

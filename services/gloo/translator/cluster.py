@@ -11,6 +11,7 @@ from protos import gloo
 from protos.envoy import cluster, core, endpoint, http_protocol, tls
 from services.gloo import checks
 from services.gloo.features import aws_lambda
+from services.gloo.features.aws_ec2 import DEFAULT_PORT, FLEET, Fleet
 from services.gloo.features.circuit_breakers import break_circuits
 from services.gloo.features.dns import dns_fields
 from services.gloo.features.upstream_proxy_protocol import announce_clients
@@ -112,8 +113,10 @@ def own_fields(upstream: gloo.Upstream, name: str, scope: Scope) -> dict[str, An
         return consul_fields(upstream, scope)
     if upstream.pipe is not None:
         return pipe_fields(upstream, upstream.pipe, name, scope)
+    if upstream.aws_ec2 is not None:
+        return fleet_fields(upstream, upstream.aws_ec2, name, scope)
     if not scope.report.errors:
-        scope.error("", "no upstream type; one of static, consul, pipe, aws")
+        scope.error("", "no upstream type; one of static, consul, pipe, aws, awsEc2")
     return {}
 
 
@@ -213,6 +216,34 @@ def pipe_fields(
     elif problem := checks.text_value(spec.path, MAX_SOCKET_PATH):
         scope.error("pipe.path", problem)
     fields = socket_fields(spec.path, name)
+    if upstream.ssl_config is not None:
+        context = upstream_tls(upstream.ssl_config, replace(scope, path="sslConfig"))
+        fields["transport_socket"] = tls_socket(context)
+    return fields
+
+
+def fleet_fields(
+    upstream: gloo.Upstream, spec: gloo.AwsEc2UpstreamSpec, name: str, scope: Scope
+) -> dict[str, Any]:
+    """A cluster of the instances that were found in EC2, which are asked for elsewhere."""
+    metadata = upstream.metadata or gloo.Metadata()
+    found: Fleet = scope.read(FLEET, Ref(metadata.namespace, metadata.name)) or Fleet()
+    if not found.asked:
+        scope.error("awsEc2", found.problem or "EC2 was not asked yet")
+    elif found.problem:
+        scope.warn("awsEc2", f"instances are those of before: {found.problem}")
+    elif not found.addresses:
+        scope.warn("awsEc2", "no running instance has all these tags and such an address")
+    members = [
+        static_endpoint(gloo.StaticHost(addr=address, port=spec.port or DEFAULT_PORT), per_host=False)
+        for address in found.addresses
+    ]
+    fields: dict[str, Any] = {
+        "type": cluster.ClusterDiscoveryType.STATIC,
+        "load_assignment": endpoint.ClusterLoadAssignment(
+            cluster_name=name, endpoints=[endpoint.LocalityLbEndpoints(lb_endpoints=members)]
+        ),
+    }
     if upstream.ssl_config is not None:
         context = upstream_tls(upstream.ssl_config, replace(scope, path="sslConfig"))
         fields["transport_socket"] = tls_socket(context)

@@ -164,11 +164,12 @@ REFUSED: Mapping[tuple[str, str], str] = {
     ("Upstream", "kube"): "there is no Kubernetes here; use consul or static",
     ("Upstream", "azure"): "Azure functions are not supported; use static with the function app's host",
     ("Upstream", "gcp"): f"{ENTERPRISE}; use static with the service's host",
-    ("Upstream", "awsEc2"): "not supported; register the instances in Consul, or use static",
     **dict.fromkeys(
         (("AwsUpstreamSpec", "roleArn"), ("AwsUpstreamSpec", "disableRoleChaining")),
         "not supported; have Envoy assume the role by its environment (enableCredentialsDiscovey)",
     ),
+    ("AwsEc2UpstreamSpec", "roleArn"): "not supported; use a key of the role, with its session's token",
+    ("SDSConfig", "callCredentials"): "Envoy's own gRPC client sends no token; use clusterName, with TLS there",
     ("ListenerTracingSettings", "openCensusConfig"): "Envoy no longer has it; use openTelemetryConfig",
     ("Destination", "kube"): "there is no Kubernetes here; use upstream or consul",
     ("Address", "pipe"): "a DNS server has an IP address; use socketAddress",
