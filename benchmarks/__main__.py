@@ -7,7 +7,7 @@ import asyncio
 import os
 import subprocess
 
-from benchmarks import burst, cold_start, fanout, hostile, idle, propagation
+from benchmarks import burst, cold_start, fanout, hostile, idle, propagation, transformed, translation
 
 BENCHMARKS = {
     "propagation": propagation.main,
@@ -15,6 +15,8 @@ BENCHMARKS = {
     "cold_start": cold_start.main,
     "idle": idle.main,
     "fanout": fanout.main,
+    "translation": translation.main,
+    "transformed": transformed.main,
     "hostile": hostile.main,
 }
 
