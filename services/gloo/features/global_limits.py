@@ -38,14 +38,13 @@ def stand_ready(given: gloo.RateLimitServerSettings, scope: Scope) -> Patch:
         scope = replace(scope, path="settings.ratelimitServer")
     authority = given.grpc_service.authority if given.grpc_service is not None else ""
     timeout = patience(given.request_timeout, TIMEOUT, scope)
+    headers = HEADERS.DRAFT_VERSION_03 if given.enable_x_ratelimit_headers else HEADERS.OFF
     service = asked_over_grpc(given.ratelimit_server_ref, "ratelimitServerRef", authority, timeout, scope)
     limit = http_limit.RateLimit(
         domain=DOMAIN,
         timeout=timeout,
         failure_mode_deny=given.deny_on_fail,
-        enable_x_ratelimit_headers=HEADERS.DRAFT_VERSION_03
-        if given.enable_x_ratelimit_headers
-        else HEADERS.OFF,
+        enable_x_ratelimit_headers=headers,
         rate_limit_service=limit_service.RateLimitServiceConfig(
             grpc_service=service, transport_api_version=core.ApiVersion.V3
         ),
@@ -70,18 +69,15 @@ def limit(when: Callable[[Scope], str], given: Given, scope: Scope) -> Patch:
         for i, each in enumerate(given.rate_limits)
     ]
     if isinstance(given, gloo.RateLimitVhostExtension):
-        # For routes with limits of the other stage only, which otherwise would have none of the host's.
-        return Patch(
-            fields={"rate_limits": found},
-            filters={name: http_limit.RateLimitPerRoute(vh_rate_limits=OF_HOST.INCLUDE)},
-        )
+        # Else a route with limits of the other filter only would have none of the host's.
+        included = http_limit.RateLimitPerRoute(vh_rate_limits=OF_HOST.INCLUDE)
+        return Patch(fields={"rate_limits": found}, filters={name: included})
     if not scope.forwards:
         scope.warn(LIMITS, "has no effect on a route that answers by itself")
         return Patch()
     of_host = OF_HOST.INCLUDE if given.include_vh_rate_limits else OF_HOST.OVERRIDE
-    return Patch(
-        action={"rate_limits": found}, filters={name: http_limit.RateLimitPerRoute(vh_rate_limits=of_host)}
-    )
+    own = http_limit.RateLimitPerRoute(vh_rate_limits=of_host)
+    return Patch(action={"rate_limits": found}, filters={name: own})
 
 
 def server(scope: Scope) -> gloo.RateLimitServerSettings | None:
@@ -217,28 +213,26 @@ def is_step(step: object) -> bool:
 
 def limits(name: str, when: Callable[[Scope], str]) -> Feature:
     hook = partial(limit, when)
-    return Feature(
-        name=name,
-        reads={
-            "RateLimitVhostExtension": (LIMITS,),
-            "RateLimitRouteExtension": (LIMITS, "includeVhRateLimits"),
-            "RateLimitActions": ("actions",),
-            "RateLimitAction": ALL,
-            **{f"RateLimitAction.{kind}": ALL for kind in KINDS},
-            "RateLimitHeaderMatcher": ALL,
-            "RateLimitHeaderMatcher.Int64Range": ALL,
-        },
-        looks_at={"HttpListenerOptions": ("ratelimitServer",)},
-        on_virtual_host=hook,
-        on_route=hook,
-    )
+    looks_at = {"HttpListenerOptions": ("ratelimitServer",)}
+    return Feature(name=name, looks_at=looks_at, on_virtual_host=hook, on_route=hook)
 
 
 KINDS = ("RequestHeaders", "GenericKey", "HeaderValueMatch", "MetaData")
+READS = {
+    "RateLimitServerSettings": ALL,
+    "RateLimitServerSettings.GrpcService": ALL,
+    "RateLimitVhostExtension": (LIMITS,),
+    "RateLimitRouteExtension": (LIMITS, "includeVhRateLimits"),
+    "RateLimitActions": ("actions",),
+    "RateLimitAction": ALL,
+    **{f"RateLimitAction.{kind}": ALL for kind in KINDS},
+    "RateLimitHeaderMatcher": ALL,
+    "RateLimitHeaderMatcher.Int64Range": ALL,
+}
 FEATURES = (
     Feature(
         name="ratelimitServer",
-        reads={"RateLimitServerSettings": ALL, "RateLimitServerSettings.GrpcService": ALL},
+        reads=READS,
         default=lambda policy: policy.ratelimit_server,
         on_listener=stand_ready,
     ),
