@@ -143,6 +143,9 @@ USUAL: dict[str, list[Any]] = {
 }
 USUAL |= {
     "sniDomains": ["a.com", "*.b.com", "c.com"],
+    "addressPrefix": ["10.0.0.0", "10.1.0.0", "fd00::", "0.0.0.0"],
+    "prefixLen": [8, 16, 32],
+    "destinationPort": [443],
     "verifySubjectAltName": ["a.com", "10.0.0.1", "spiffe://a/b"],
     "alpnProtocols": ["h2", "http/1.1"],
     "cipherSuites": sorted(CIPHERS),
@@ -167,6 +170,8 @@ NEEDED |= {"routeAction", "redirectAction", "directResponseAction", "upstream", 
 NEEDED |= {"defaultValue", "defaultLimit", "virtualHost", "routes", "matchers", "tcpHosts", "matchedGateways"}
 SINGLE = {"healthChecks"}  # lists of one, says Envoy
 FEW = {"matchers", "domains"}  # a route that delegates has one, and who has many is in others' way
+SECRETS = {"ns.a": {"pair": True}, "ns.b": {"pair": True, "trusted": True}}
+SECRETS["ns.consul"] = {"pair": True, "trusted": True, "staple": True}
 NOT_MADE = {"metadata", "metadataStatic", "namespacedStatuses", "discoveryMetadata"}
 NOT_MADE |= {"protoDescriptor"}  # a file on Envoy's machine, of which we know nothing
 
@@ -198,9 +203,7 @@ def random_tls_case(seed: int) -> dict[str, Any]:
         "httpListener": {"virtualHosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
         "sslConfigurations": [message("SslConfig", random) for _ in range(random.randint(1, 3))],
     }
-    known = {"ns.a": {"pair": True}, "ns.b": {"pair": True, "trusted": True}}
-    known["ns.consul"] = {"pair": True, "trusted": True, "staple": True}
-    return {"proxy": {"listeners": [listener]}, "secrets": known}
+    return {"proxy": {"listeners": [listener]}, "secrets": SECRETS}
 
 
 def edged_case(seed: int, cases: Sequence[Any]) -> Any:
@@ -218,6 +221,36 @@ def edged_case(seed: int, cases: Sequence[Any]) -> Any:
         one = value(field, kind, type_name, random, depth=0)
         part[way[-1]] = {"one": one, "list": [one], "map": {"tag_v1": one}}[shape]
     return case
+
+
+def random_hybrid_case(seed: int) -> dict[str, Any]:
+    """A case with a hybrid listener: parts of HTTP and TCP that mostly take different connections."""
+    random = Case(seed)
+    route = {"matchers": [{"prefix": "/"}], "directResponseAction": {"status": 200}}
+    parts = []
+    for i in range(random.randint(1, 4)):
+        matched = message("MatchedListener", random, 1)
+        if "httpListener" in matched or "tcpListener" not in matched:
+            hosts = [{"name": f"host-{seed}-{i}", "domains": ["*"], "routes": [route]}]
+            options = matched.pop("httpListener", {}).get("options", {}) if random.random() < 0.2 else {}
+            matched["httpListener"] = {"virtualHosts": hosts, "options": options}
+            matched.pop("tcpListener", None)
+        else:
+            matched.pop("sslConfigurations", None)
+            for number, each in enumerate(matched["tcpListener"].get("tcpHosts", ())):
+                each["name"] = f"tcp-{number}"
+        parts.append(matched)
+    listener = {
+        "name": "hybrid",
+        "bindAddress": "::",
+        "bindPort": 8443,
+        "hybridListener": {"matchedListeners": parts},
+    }
+    upstreams = [
+        {"metadata": named(name), "static": {"hosts": [{"addr": "10.0.0.1", "port": 1}]}}
+        for name in ("a", "b")
+    ]
+    return {"proxy": {"listeners": [listener]}, "secrets": SECRETS, "upstreams": upstreams}
 
 
 class Case(Random):

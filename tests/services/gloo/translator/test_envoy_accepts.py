@@ -16,7 +16,7 @@ from tests.services.gloo.translator.test_golden import CASES, name_of
 from tests.support.bookstore import bookstore
 from tests.support.fields import load
 from tests.support.golden import World, static_resources, translate_world
-from tests.support.random_documents import edged_case, random_case, random_tls_case
+from tests.support.random_documents import edged_case, random_case, random_hybrid_case, random_tls_case
 
 ENVOY = Path(sys.executable).with_name("envoy")
 # These can be had by a field only that Envoy warns of, as deprecated or unfinished; else none is used.
@@ -36,7 +36,12 @@ def golden_worlds() -> dict[str, World]:
 
 def random_worlds(seeds: range) -> Iterator[tuple[str, World]]:
     golden = [load(case) for case in CASES]
-    kinds = {"case": random_case, "tls": random_tls_case, "edge": lambda seed: edged_case(seed, golden)}
+    kinds = {
+        "case": random_case,
+        "tls": random_tls_case,
+        "hybrid": random_hybrid_case,
+        "edge": lambda seed: edged_case(seed, golden),
+    }
     for (name, kind), seed in product(kinds.items(), seeds):
         try:
             yield f"{name}-{seed}-", translate_world(kind(seed))[0]
