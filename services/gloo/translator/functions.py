@@ -14,7 +14,7 @@ from protos.envoy import grpc_json
 from services.gloo import checks
 from services.gloo.descriptors import TEMPLATE, VARIABLE, called_by, has_field, services_of
 from services.gloo.features import aws_lambda
-from services.gloo.features.grpc_json import FILTER, descriptors, transcoder, usable
+from services.gloo.features.grpc_json import FILTER, transcoder, usable
 from services.gloo.features.upstream_http import speaks_http2
 from services.gloo.plugin import Scope, within
 from services.gloo.translator.names import ref_of
@@ -42,12 +42,10 @@ def with_http2(upstream: gloo.Upstream) -> gloo.Upstream:
 def check_service(upstream: gloo.Upstream, scope: Scope) -> None:
     """What is wrong with what an Upstream says of its service."""
     path, service = service_of(upstream)
-    if service.grpc is not None:
-        descriptors_of(service, within(scope, path))
-    if service.grpc_json_transcoder is not None:
-        transcoder(service.grpc_json_transcoder, within(scope, f"{path}.grpcJsonTranscoder"))
-        if not speaks_http2(upstream):
-            scope.warn(path, "gRPC needs HTTP/2; set useHttp2: true")
+    if service.grpc is not None or service.grpc_json_transcoder is not None:
+        described(service, within(scope, path))
+    if service.grpc_json_transcoder is not None and not speaks_http2(upstream):
+        scope.warn(path, "gRPC needs HTTP/2; set useHttp2: true")
 
 
 def filters_to(to: gloo.Destination, scope: Scope) -> Filters:
@@ -64,36 +62,37 @@ def filters_to(to: gloo.Destination, scope: Scope) -> Filters:
     if upstream is None or (function is None and service.grpc_json_transcoder is None):
         return {}
     its_own = replace(scope, path=at, report=Report())
-    made: grpc_json.GrpcJsonTranscoder | None = None
-    if function is None and service.grpc_json_transcoder is not None:
-        made = transcoder(service.grpc_json_transcoder, within(its_own, "grpcJsonTranscoder"))
-    elif function is not None and (raw := descriptors_of(service, its_own)) is not None:
-        made = calling(function, raw, within(scope, "destinationSpec.grpc"))
+    made: grpc_json.GrpcJsonTranscoder | None = described(service, its_own)
+    if made is not None and made.proto_descriptor is not None and function is not None:
+        its_own.error(
+            "grpcJsonTranscoder.protoDescriptor", "only Envoy has it; destinationSpec needs another"
+        )
+    elif made is not None and function is not None:
+        made = calling(function, made, within(scope, "destinationSpec.grpc"))
     for problem in its_own.report.errors:
         scope.error("upstream", f"Upstream {ref_of(to.upstream)}: {problem}")
     return {FILTER: made} if made is not None else {}
 
 
-def descriptors_of(service: gloo.ServiceSpec, scope: Scope) -> bytes | None:
-    """The descriptors of a gRPC service; what Gloo 1.2 discovers is base64 once more."""
+def described(service: gloo.ServiceSpec, scope: Scope) -> grpc_json.GrpcJsonTranscoder | None:
+    """How a gRPC service is called with JSON; what Gloo 1.2 discovers has descriptors, and nothing else."""
     if service.grpc_json_transcoder is not None:
-        own = within(scope, "grpcJsonTranscoder")
-        if service.grpc_json_transcoder.proto_descriptor is not None:
-            own.error("protoDescriptor", "a file of Envoy's does not do here; use one of the others")
-        return descriptors(service.grpc_json_transcoder, own)
+        return transcoder(service.grpc_json_transcoder, within(scope, "grpcJsonTranscoder"))
     if service.grpc is None:
         scope.error("", "says nothing of gRPC; it needs serviceSpec.grpcJsonTranscoder or serviceSpec.grpc")
         return None
     raw = service.grpc.descriptors
     with contextlib.suppress(binascii.Error):
-        raw = b64decode(raw, validate=True)
-    return usable(raw, "grpc.descriptors", scope)
+        raw = b64decode(raw, validate=True)  # as Gloo writes it, base64 in base64
+    return grpc_json.GrpcJsonTranscoder(proto_descriptor_bin=usable(raw, "grpc.descriptors", scope))
 
 
 def calling(
-    function: gloo.GrpcDestinationSpec, raw: bytes, scope: Scope
+    function: gloo.GrpcDestinationSpec, described: grpc_json.GrpcJsonTranscoder, scope: Scope
 ) -> grpc_json.GrpcJsonTranscoder | None:
-    """Has every request call one method; None when it cannot be."""
+    """Has every request call one method of what is *described*; None when it cannot be."""
+    if (raw := described.proto_descriptor_bin) is None:
+        return None
     services, service = services_of(raw), f"{function.package}.{function.service}".lstrip(".")
     if service not in services.names:
         known = ", ".join(sorted(services.names))
@@ -118,9 +117,11 @@ def calling(
     for name in VARIABLE.findall(path):
         if not has_field(message, name):
             scope.error("parameters.path", f"{name} is no field of {message.full_name}")
-    return grpc_json.GrpcJsonTranscoder(
+    return replace(
+        described,
         proto_descriptor_bin=called_by(raw, service, function.function, path),
         services=[service],
+        auto_mapping=False,
         match_incoming_request_route=True,
         request_validation_options=grpc_json.GrpcJsonTranscoderRequestValidationOptions(
             reject_unknown_method=True
