@@ -49,6 +49,7 @@ def full_route(i: int) -> Document:
             "maxAge": "600",
             "allowCredentials": True,
         },
+        "compression": {"disabled": True},
         "csrf": {
             "filterEnabled": {"defaultValue": {"numerator": 100, "denominator": "HUNDRED"}},
             "additionalOrigins": [{"exact": f"{i}.example.com"}],
@@ -76,6 +77,7 @@ def full_route(i: int) -> Document:
             ]
         },
         "maxStreamDuration": {"maxStreamDuration": "300s"},
+        "mirrors": [{"upstream": UPSTREAM, "percentage": 1}],
         "ratelimit": {"localRatelimit": {"maxTokens": 100 + i, "fillInterval": "1s"}},
         "regexRewrite": {"pattern": {"regex": f"^/pets/{i}/([0-9]+)$"}, "substitution": r"/v2/\1"},
         "retries": {
@@ -84,6 +86,7 @@ def full_route(i: int) -> Document:
             "perTryTimeout": "2s",
             "retryBackOff": {"baseInterval": "0.1s", "maxInterval": "1s"},
         },
+        "sessionAffinity": {"cookie": {"name": f"instance-{i}", "ttl": "3600s", "path": "/pets"}},
         "shadowing": {"upstream": UPSTREAM, "percentage": 5},
         "stagedTransformations": {
             "early": {
