@@ -85,15 +85,19 @@ class Site:
         return self.aws.calls[-1]
 
 
-@pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
+@pytest.fixture(params=["delta"])
+async def site(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Site]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-envoy")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", OTHER)
     folder = tmp_path / "secret"
     async with Aws({KEY: SECRET}) as aws:
         settings = {
             "directorySecretSource": {"directory": str(folder)},
             "gloo": {"xdsBindAddr": "", "awsOptions": {"lambdaEndpoint": aws.address}},
         }
-        stack = Stack(tmp_path)
+        stack = Stack(tmp_path, delta=request.param == "delta")
         settings["gloo"] |= stack.settings["gloo"]
         stack.settings |= settings
         site = Site(stack, aws, folder)
@@ -235,6 +239,28 @@ async def test_nothing_but_a_route_to_a_function_is_signed(site: Site) -> None:
         assert (len(site.aws.calls), site.aws.forged) == (before, [])
 
 
+async def test_envoy_finds_a_key_by_itself_if_settings_say_so(site: Site) -> None:
+    site.aws.keys["of-envoy"] = OTHER
+    own = {name: value for name, value in UPSTREAM.items() if name != "secretRef"}
+    await site.stack.put("Upstream", "own", {"aws": own})
+    await site.stack.put("VirtualService", "own", virtual_service(to_upstream("/own", "own")))
+    await site.stack.status_is("Rejected", "Upstream", "own", saying="aws.secretRef: required, unless")
+
+    options = site.stack.settings["gloo"]["awsOptions"] | {"enableCredentialsDiscovey": True}
+    options |= {"fallbackToFirstFunction": True, "propagateOriginalRouting": True}
+    site.stack.write_settings(gloo=site.stack.settings["gloo"] | {"awsOptions": options})
+    await eventually(lambda: site.ask("/own"), until=lambda answer: answer[0] == 200)
+    call = await site.called("/own/x", method="PUT")
+    assert (call.function, call.by.key) == ("echo", "of-envoy")
+    told = {name: value for name, value in call.headers.items() if name.startswith("x-envoy-original-")}
+    assert told == {
+        "x-envoy-original-host": f"127.0.0.1:{site.stack.http_port}",
+        "x-envoy-original-method": "PUT",
+        "x-envoy-original-path": "/own/x",
+    }
+
+
+@pytest.mark.parametrize("site", ["delta", "state of the world"], indirect=True)
 async def test_a_key_is_renewed_by_itself_and_shown_to_nobody(site: Site, tmp_path: Path) -> None:
     stack = site.stack
     await stack.stop_process("gloo")

@@ -46,6 +46,7 @@ BESIDE = {
     *(("Proxy", field) for field in ("status", "namespacedStatuses", "metadata")),
     *(("HttpListener", field) for field in ("metadata", "metadataStatic")),
     ("Upstream", "discoveryMetadata"),
+    *(("AwsEc2UpstreamSpec", "publicIp"), ("TagFilter.KvPair", "value")),  # EC2 is asked for them
     ("GrpcServiceSpec", "grpcServices"),
     ("ExtAuthSettings", "transportApiVersion"),  # there is one only
 }
