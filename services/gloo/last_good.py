@@ -31,8 +31,9 @@ from protos import gloo
 from services.gloo.memory import Following, Tls
 from services.gloo.parts import parts_of
 from services.gloo.quarantine import Blame, Held, Place
-from services.gloo.resources import CONFIDENTIAL, ROUTES, Resource, Resources, Snapshot, TypeUrl, resource
+from services.gloo.resources import ROUTES, SECRET, Resource, Resources, Snapshot, TypeUrl, resource
 from services.gloo.translator.consul import ConsulSelection, SubsetKeys
+from services.gloo.translator.secret import signs
 from services.gloo.translator.sources import Origin
 from shared.codec.decode import decode
 from shared.codec.documents import to_document
@@ -97,10 +98,12 @@ def pieces(role: str, state: State, written: float, spelling: Spelling) -> list[
     bodies: list[bytes] = []
     types: dict[str, list[Any]] = {}
     for type_url, resources in state.snapshot.by_type.items():
-        if type_url in CONFIDENTIAL:
+        if type_url == SECRET:
             continue
         listed = types[type_url] = []
         for each in resources.by_name.values():
+            if signs(each.name):
+                continue  # there is a key in it
             listed.append(spelling.of(each, _resource))
             bodies.append(each.body)
     told = {

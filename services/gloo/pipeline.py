@@ -12,6 +12,7 @@ from typing import Any
 
 from protos import gloo
 from services.gloo.clusters import Clusters, Instances
+from services.gloo.features import SCRIPTS
 from services.gloo.features.aws_ec2 import FLEET, Fleet
 from services.gloo.feedback import Refusal, copy_of
 from services.gloo.memory import Memory
@@ -37,6 +38,7 @@ from services.gloo.secrets.table import SecretTable
 from services.gloo.translator.consul import ConsulSelection, destination_cluster_name
 from services.gloo.translator.destination import translate_group
 from services.gloo.translator.proxy import merge_reports
+from services.gloo.translator.scripts import scripts_in
 from services.gloo.translator.secret import names_asked_for, ref_of, signs
 from services.gloo.translator.sources import Reports
 from services.gloo.trials import trial_cluster
@@ -71,7 +73,11 @@ class Changes:
         puts.update(put)
 
     def __bool__(self) -> bool:
-        return any(self.put.values()) or any(self.gone.values()) or bool(self.services or self.secrets or self.fleets)
+        return (
+            any(self.put.values())
+            or any(self.gone.values())
+            or bool(self.services or self.secrets or self.fleets)
+        )
 
 
 @dataclass(slots=True)
@@ -107,8 +113,8 @@ class Pipeline:
         self.secrets = SecretTable()
         self.secrets_wanted: frozenset[Ref] = frozenset()
         """The Secrets that objects refer to, and those that something served still needs."""
-        self._secret_sets: dict[Ref, dict[TypeUrl, Resources]] = {}
-        self._placed: dict[Ref, tuple[Any, ...]] = {}  # what the secrets of a Proxy were chosen by
+        self._named: dict[Ref, dict[TypeUrl, Resources]] = {}
+        self._placed: dict[Ref, tuple[Any, ...]] = {}  # what those of a Proxy were chosen by
         self._looks: list[Iterable[Key]] = []
         self._stand_ins, self._standing_in = stand_ins, standing_in
         self._known = self._memory.known()  # the choices wanted so far, by cluster
@@ -165,7 +171,7 @@ class Pipeline:
         patching = self.clusters.patch([*put, *new], [*drop, *old], changes.services)
         shared_differs = await self._breath.between(patching)
         only_endpoints = changes.services and not (put or drop or built or removed or changes.secrets)
-        renewed = set() if only_endpoints else self._place_secrets()
+        renewed = set() if only_endpoints else self._place_named()
         for ref in self.proxies.served if shared_differs else built | renewed:
             outcome.snapshots[role_of(ref)] = self.snapshot(ref)
         return outcome
@@ -192,32 +198,35 @@ class Pipeline:
                 ENDPOINTS: self.clusters.endpoints,
                 LISTENER: served.listeners.patched(put=self.clusters.tunnels.by_name.values()),
                 ROUTES: served.routes,
-                **self._secret_sets[ref],
+                **self._named[ref],
             }
         )
 
-    def _place_secrets(self) -> set[Ref]:
-        """Give each Proxy the secrets its listeners and clusters name, and no others; those that differ."""
+    def _place_named(self) -> set[Ref]:
+        """Give each Proxy the secrets and filters its listeners and clusters name, and no others; those that
+        differ."""
         shared, differing = self.clusters.secrets, set()
-        for ref in self._secret_sets.keys() - self.proxies.served.keys():
-            del self._secret_sets[ref], self._placed[ref]
+        for ref in self._named.keys() - self.proxies.served.keys():
+            del self._named[ref], self._placed[ref]
             differing.add(ref)
         for ref, served in self.proxies.served.items():
             kept = {name for body in self._standing_in(role_of(ref)) for name in names_asked_for(body)}
-            inputs = (shared, kept, served.tried, served.secrets, self.secrets.changes)
+            scripts = served.scripts.union(*map(scripts_in, self._stand_ins()))
+            inputs = (shared, kept, served.tried, served.secrets, scripts, self.secrets.changes)
             if self._placed.get(ref) == inputs:
                 continue
             self._placed[ref] = inputs
             asked = {**dict.fromkeys(kept, frozenset[Source]()), **shared, **served.tried, **served.secrets}
-            before, now = self._secret_sets.get(ref, {}), dict[TypeUrl, Resources]()
-            for type_url in (SECRET, EXTENSION):
+            before, now = self._named.get(ref, {}), dict[TypeUrl, Resources]()
+            filters = [each.used if name in scripts else each.unused for name, each in SCRIPTS.items()]
+            for type_url, others in ((SECRET, ()), (EXTENSION, filters)):
                 some = {name: each for name, each in asked.items() if signs(name) is (type_url == EXTENSION)}
                 old = before.get(type_url, EMPTY)
-                gone = old.by_name.keys() - some.keys()
-                now[type_url] = old.patched(put=self.secrets.resources(some), drop=gone)
+                gone = old.by_name.keys() - some.keys() - SCRIPTS.keys()
+                now[type_url] = old.patched(put=[*self.secrets.resources(some), *others], drop=gone)
                 if now[type_url] is not old:
                     differing.add(ref)
-            self._secret_sets[ref] = now
+            self._named[ref] = now
         self._want_secrets(again=bool(differing))
         return differing & self.proxies.served.keys()
 
@@ -228,7 +237,7 @@ class Pipeline:
             return
         self._looks = looks
         looked = (ref for each in looks for kind, ref in each if kind == SECRET_KIND)
-        sets = (each for both in self._secret_sets.values() for each in both.values())
+        sets = (each for both in self._named.values() for each in both.values())
         served = (ref_of(name) for each in sets for name in each.by_name)
         self.secrets_wanted = frozenset(ref for ref in (*served, *looked) if isinstance(ref, Ref))
         self.secrets.keep(self.secrets_wanted)

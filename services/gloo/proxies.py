@@ -24,6 +24,7 @@ from services.gloo.translator.listener import TranslatedListener
 from services.gloo.translator.names import http3_name
 from services.gloo.translator.patches import looked_at
 from services.gloo.translator.proxy import check_proxy, max_body, merge_reports
+from services.gloo.translator.scripts import scripts_in
 from services.gloo.translator.secret import names_asked_for
 from services.gloo.translator.sources import Origin, Reports, attribute, origins_of
 from services.gloo.translator.virtual_host import (
@@ -115,6 +116,7 @@ class ServedProxy:
     clusters: Resources = EMPTY  # that forward to any host
     secrets: Mapping[str, frozenset[Source]] = field(default_factory=dict)  # by name, and for whom
     tried: Mapping[str, frozenset[Source]] = field(default_factory=dict)  # those nobody refers to yet
+    scripts: frozenset[str] = frozenset()  # that are used, or have been
     partial: tuple[tuple[str, str], ...] = ()  # hosts without their broken routes, by route configuration
 
 
@@ -225,6 +227,7 @@ class Proxies:
         partial: list[tuple[str, str]] = []
         secrets: dict[str, frozenset[Source]] = {}
         tried: dict[str, frozenset[Source]] = {}
+        scripts = set(before.scripts)  # what nobody uses any more may go on as it is
         conflicts = listener_conflicts(proxy.listeners)
         for i, (given, entry) in enumerate(zip(proxy.listeners, self._entries[ref].values(), strict=True)):
             last_good = self._served(ref, given.name)
@@ -254,12 +257,12 @@ class Proxies:
                     if fetches(made, name):
                         routes.append(join_route_configuration(name, some, given.route_options))
                         selections.update(*(host.selections for host in some))
+                        scripts.update(*(host.scripts for host in some))
                 if given.http_listener is None or made is not done.resource:  # some may go on as it was
-                    routes += [
-                        each
-                        for name, each in {**self._memory.routes(ref), **before.routes.by_name}.items()
-                        if name not in hosts and fetches(made, name)
-                    ]
+                    there = {**self._memory.routes(ref), **before.routes.by_name}
+                    going_on = [there[name] for name in there if name not in hosts and fetches(made, name)]
+                    routes += going_on
+                    scripts.update(*(scripts_in(each.body) for each in going_on))
                     selections |= done.selections | self._selected(made, before)
         clusters |= self._still_forwarding(ref, before, clusters, routes)
         for cluster in clusters.values():
@@ -275,6 +278,7 @@ class Proxies:
             ),
             secrets=secrets,
             tried=tried,
+            scripts=frozenset(scripts),
             partial=tuple(partial),
         )
         self.served[ref] = served
@@ -374,7 +378,13 @@ class Proxies:
             body = self._memory.host(host.ref, host.routes, value.name)
             if body is not None:
                 selections = self._memory.selections(body)
-                host.good = replace(value, body=body, domains=tuple(domains_of(body)), selections=selections)
+                host.good = replace(
+                    value,
+                    body=body,
+                    domains=tuple(domains_of(body)),
+                    selections=selections,
+                    scripts=scripts_in(body),
+                )
         return choose_host(value, host.good)
 
     def _tell_failures(self, sheet: Sheet, reports: Reports) -> None:

@@ -20,6 +20,8 @@ ORIGIN = {"allowOrigin": ["https://example.org"], "exposeHeaders": ["x-a"]}
 REWRITE = {"pattern": {"regex": "^/(.*)$"}, "substitution": "/\\1"}
 BUCKET = {"localRatelimit": {"maxTokens": 1000}}
 LIMITS = {"rateLimits": [{"actions": [{"remoteAddress": {}}]}]}
+TEMPLATE = {"headers": {"x-greeting": {"text": "hello"}}}
+TRANSFORMED = {"requestTransforms": [{"requestTransformation": {"transformationTemplate": TEMPLATE}}]}
 OF_ROUTES: list[Document] = [
     {},
     {"cors": ORIGIN},
@@ -35,6 +37,7 @@ OF_ROUTES: list[Document] = [
     {"upgrades": [{"websocket": {}}]},
     {"ratelimit": BUCKET | LIMITS},
     {"extauth": {"customAuth": {}}},
+    {"stagedTransformations": {"early": TRANSFORMED, "regular": TRANSFORMED, "postRouting": TRANSFORMED}},
 ]
 OF_HOSTS: list[Document] = [
     {"cors": ORIGIN, "corsPolicyMergeSettings": {"exposeHeaders": "UNION"}},

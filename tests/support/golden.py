@@ -2,8 +2,8 @@
 
 A case is a mapping with any of ``proxy``, ``upstreams``, ``upstreamGroups``, ``artifacts``, ``settings`` and
 ``endpoints`` (by cluster). ``routes`` or ``virtualHost`` alone stand for a Proxy with one listener and one
-virtual host ``gloo-system.default``; its listener, with ``listenerOptions``, is then left out of the result. HTTP filters
-that a listener does not use are in the result only with ``everyFilter: true``.
+virtual host ``gloo-system.default``; its listener, with ``listenerOptions``, is then left out of the result.
+HTTP filters that stand off in all listeners alike are in the result only with ``everyFilter: true``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from protos import gloo
 from protos.envoy import cluster, core, endpoint, listener, route, tls
 from services.gloo.endpoints.table import Endpoint
+from services.gloo.features import SCRIPTS
 from services.gloo.features.aws_ec2 import FLEET, Fleet
 from services.gloo.plugin import Policy
 from services.gloo.resources import Resource
@@ -203,6 +204,7 @@ def static_resources(worlds: Mapping[str, World], *, port: int = 0) -> dict[str,
         }
         for each in documents["listeners"].values():
             place_routes(each, documents["routes"])
+            place_filters(each)
             found = collectors(each, name, documents["clusters"])
             clusters += [cluster for cluster in found if cluster not in clusters]
             if socket := each["address"].get("socketAddress"):
@@ -216,7 +218,7 @@ def static_resources(worlds: Mapping[str, World], *, port: int = 0) -> dict[str,
             if each.get("type") == "EDS":
                 del each["edsClusterConfig"]
                 each |= {"type": "STATIC", "loadAssignment": documents["endpoints"].get(each["name"], {})}
-            place_signatures(each)
+            place_filters(each)
             own = f"{name}{each['name']}"
             if "loadAssignment" in each:
                 each["loadAssignment"]["clusterName"] = own
@@ -225,13 +227,19 @@ def static_resources(worlds: Mapping[str, World], *, port: int = 0) -> dict[str,
     return {**found, "secrets": [static_secret(name) for name in sorted(take_secrets(found))]}
 
 
-def place_signatures(given: dict[str, Any]) -> None:
-    """Put the filters that would come by name into the cluster, with any key."""
-    for options in given.get("typedExtensionProtocolOptions", {}).values():
-        for each in options.get("httpFilters", ()):
-            if each.pop("configDiscovery", None):
-                made = signing_by_name(each["name"], gloo.AwsSecret(access_key="a", secret_key="s"))
-                each["typedConfig"] = to_document(core.TypedExtensionConfig.parse(made.body))["typedConfig"]
+def place_filters(part: Any) -> None:
+    """Put the filters that would come by name where they are named: scripts, and signatures with any key."""
+    if isinstance(part, list):
+        for each in part:
+            place_filters(each)
+    if not isinstance(part, dict):
+        return
+    if part.pop("configDiscovery", None):
+        name, key = part["name"], gloo.AwsSecret(access_key="a", secret_key="s")
+        made = SCRIPTS[name].used if name in SCRIPTS else signing_by_name(name, key)
+        part["typedConfig"] = to_document(core.TypedExtensionConfig.parse(made.body))["typedConfig"]
+    for each in part.values():
+        place_filters(each)
 
 
 def take_secrets(part: Any) -> set[str]:

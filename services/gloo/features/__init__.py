@@ -92,3 +92,6 @@ FEATURES: tuple[Feature, ...] = (
     *upstream_http.FEATURES,
     *upstream_proxy_protocol.FEATURES,
 )
+
+SCRIPTS = {**aws_lambda.SCRIPTS, **transformations.SCRIPTS}
+"""The filters that are Lua programs of ours, by name."""

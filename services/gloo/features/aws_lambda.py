@@ -21,6 +21,7 @@ from services.gloo.features.router import BEHIND
 from services.gloo.plugin import Feature, HttpFilter, Patch, Scope, Stage
 from services.gloo.transformations import source
 from services.gloo.translator.names import ref_of
+from services.gloo.translator.scripts import script
 from services.gloo.translator.secret import (
     SIGNING_FILTER,
     look_up,
@@ -180,12 +181,16 @@ def function_of(name: str, spec: gloo.AwsUpstreamSpec, scope: Scope) -> gloo.Lam
     return known.get(name)
 
 
-def program(name: str, *files: str) -> lua.Lua:
-    code = core.DataSource(inline_string=f"-- {name}\n{source(*files)}")
-    return lua.Lua(default_source_code=code, clear_route_cache=False)
-
-
-CALLING = hcm.HttpFilter(name=CALL, typed_config=pack(program(CALL, "lambda_call.lua")))
+SCRIPTS = {FILTER: script(FILTER, source("json.lua", "lambda.lua"))}
+CALLING = hcm.HttpFilter(
+    name=CALL,
+    typed_config=pack(
+        lua.Lua(
+            default_source_code=core.DataSource(inline_string=source("lambda_call.lua")),
+            clear_route_cache=False,
+        )
+    ),
+)
 FEATURES = (
     Feature(
         name="aws",
@@ -200,8 +205,6 @@ FEATURES = (
             ),
         },
         on_upstream=check,
-        filter=HttpFilter(
-            name=FILTER, stage=Stage.OUT_AUTH, config=program(FILTER, "json.lua", "lambda.lua")
-        ),
+        filter=HttpFilter(name=FILTER, stage=Stage.OUT_AUTH, config=lua.Lua()),
     ),
 )

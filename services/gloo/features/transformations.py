@@ -9,11 +9,11 @@ from __future__ import annotations
 import betterproto2
 
 from protos import gloo
-from protos.envoy import core, hcm, lua, route
+from protos.envoy import lua, route
 from services.gloo.plugin import ALL, Feature, HttpFilter, Patch, Scope, Stage, within
 from services.gloo.transformations import source
 from services.gloo.transformations.programs import Data, plain_program, stage_program, to_json
-from shared.codec.encode import pack
+from services.gloo.translator.scripts import Script, script, script_filter
 from shared.codec.wellknown import struct_of
 
 RUNTIME = source("json.lua", "runtime.lua")
@@ -60,17 +60,17 @@ def per_route(program: Data) -> lua.LuaPerRoute:
 
 
 def waiting_filter(name: str, stage: Stage) -> HttpFilter:
-    """The filter as it stands in the listeners."""
-    return HttpFilter(name=name, stage=stage, weight=1, config=runtime(name))
+    """The filter of a stage."""
+    return HttpFilter(name=name, stage=stage, weight=1, config=lua.Lua())
 
 
-def runtime(name: str) -> lua.Lua:
-    """The code of the filter *name*, which is also where it keeps what its answers need."""
-    code = core.DataSource(inline_string=f'local FILTER = "{name}"\n{RUNTIME}')
-    return lua.Lua(default_source_code=code, clear_route_cache=False)
+def runtime(name: str) -> Script:
+    """The filter *name*, which is also where it keeps what its answers need."""
+    return script(name, f'local FILTER = "{name}"\n{RUNTIME}')
 
 
-BEHIND_ROUTER = hcm.HttpFilter(name=POST_ROUTING, typed_config=pack(runtime(POST_ROUTING)), disabled=True)
+SCRIPTS = {name: runtime(name) for name in (EARLY, REGULAR, POST_ROUTING)}
+BEHIND_ROUTER = script_filter(POST_ROUTING)
 
 
 READS = {

@@ -15,7 +15,7 @@ import betterproto2
 from protos import gloo
 from protos.envoy import core, hcm, listener, proxy_protocol, raw_buffer, tcp_stats, tls_inspector
 from services.gloo import checks
-from services.gloo.features import FEATURES
+from services.gloo.features import FEATURES, SCRIPTS
 from services.gloo.features.custom_filters import check_custom, placed
 from services.gloo.features.network_limits import NAMES as NETWORK_LIMITS
 from services.gloo.features.sockets import PROXY_PROTOCOL
@@ -38,6 +38,7 @@ from services.gloo.translator.names import HTTP_STAT_PREFIX, route_configuration
 from services.gloo.translator.network import network_filters as first_filters
 from services.gloo.translator.network import packed
 from services.gloo.translator.patches import Joined, join_patches
+from services.gloo.translator.scripts import script_filter
 from services.gloo.translator.secret import names_asked_for
 from services.gloo.translator.sources import Origin, Reports, attribute, origins_of
 from services.gloo.translator.ssl import tls_socket
@@ -115,7 +116,6 @@ def translate_listener(
     serving = http is not None and http.virtual_hosts and (chains or not given.ssl_configurations)
     if http is not None and serving and not report.errors:
         with report.collect():
-            sources = {origin.source for origin in origins} or {owner}
             found = resource(given.name, encode(build_listener(given, http, joined, frame, chains)), sources)
             if quick_chains:
                 out = build_http3(given, http, joined, frame, quick_chains)
@@ -294,7 +294,9 @@ def http_filters(joined: Joined) -> list[hcm.HttpFilter]:
     declared = {f.filter.name: f.filter for f in FEATURES if f.filter is not None}
     declared |= {each.name: each for each in joined.waiting}
     return [
-        hcm.HttpFilter(
+        script_filter(each.name)
+        if each.name in SCRIPTS
+        else hcm.HttpFilter(
             name=each.name,
             typed_config=packed(joined.filters.get(each.name, each.config)),
             disabled=each.name not in joined.filters,

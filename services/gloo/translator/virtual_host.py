@@ -16,6 +16,7 @@ from services.gloo.translator.destination import Found
 from services.gloo.translator.names import FALLBACK_CLUSTER, virtual_host_name
 from services.gloo.translator.patches import Joined, join_patches, looked_at
 from services.gloo.translator.route import MAX_BODY, Surroundings, fallback_route, translate_route
+from services.gloo.translator.scripts import scripts_in
 from services.gloo.translator.sources import Lent, Origin, Reports, attribute, lent_to, origins_of
 from services.gloo.translator.supported import refuse_unread
 from shared.codec.encode import encode, length_delimited, varint
@@ -55,7 +56,7 @@ class TranslatedHost:
     sources: frozenset[Source]
     reports: Reports
     clusters: frozenset[str]
-    filters: frozenset[str]
+    scripts: frozenset[str]
     selections: frozenset[ConsulSelection]
     served: Sequence[ServedRoute] = field(repr=False, compare=False)  # one for each route
     terms: object = field(repr=False, compare=False)  # under which ``served`` holds
@@ -162,7 +163,7 @@ def translate_virtual_host(
         sources=frozenset(sources),
         reports=reports,
         clusters=frozenset(found.clusters),
-        filters=frozenset(found.filters),
+        scripts=scripts_in(body),
         selections=frozenset(found.selections),
         served=served,
         terms=terms,

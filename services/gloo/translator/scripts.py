@@ -1,0 +1,56 @@
+"""Lua filters, which listeners and clusters know by name: their code comes apart (ECDS), once it is used.
+
+Each filter chain has filters of its own, and Envoy a Lua machine for each of them and for each worker. With
+the code in it a listener of a thousand TLS names, as many chains, had 118 MB, and an Envoy 2.5 GB. So what
+stands there is a name, and what Envoy gets for it does nothing until a route of the Proxy has settings for
+it. Then it gets the code, before the route, and no listener differs for that.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from protos._generated.google import protobuf
+from protos.envoy import core, hcm, header_mutation, lua
+from services.gloo.resources import Resource, resource
+from services.gloo.translator.ads import ADS
+from shared.codec.encode import encode, pack
+
+PREFIX = "gloo."
+NOTHING = pack(header_mutation.HeaderMutation())
+"""What stands in for code that nobody uses; it may stand behind the router, too."""
+_TYPES = [pack(lua.Lua()).type_url, NOTHING.type_url]
+_SETTINGS = pack(lua.LuaPerRoute()).type_url.encode()
+_USED = re.compile(
+    rb"(%s[a-z_.]+)\x12.{1,4}?\x0a%c%s" % (re.escape(PREFIX.encode()), len(_SETTINGS), re.escape(_SETTINGS)),
+    re.DOTALL,
+)
+
+
+def script_filter(name: str) -> hcm.HttpFilter:
+    """The filter as it stands everywhere, off until a route has settings for it."""
+    asked = core.ExtensionConfigSource(config_source=ADS, type_urls=_TYPES, default_config=NOTHING)
+    return hcm.HttpFilter(name=name, config_discovery=asked, disabled=True)
+
+
+def scripts_in(body: bytes) -> frozenset[str]:
+    """The scripts that an encoded virtual host has settings for."""
+    return frozenset(each[1].decode() for each in _USED.finditer(body))
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What an Envoy gets for the name of a script that is used, and of one that is not."""
+
+    used: Resource
+    unused: Resource
+
+
+def script(name: str, code: str) -> Script:
+    program = lua.Lua(default_source_code=core.DataSource(inline_string=code), clear_route_cache=False)
+    return Script(used=_served(name, pack(program)), unused=_served(name, NOTHING))
+
+
+def _served(name: str, config: protobuf.Any) -> Resource:
+    return resource(name, encode(core.TypedExtensionConfig(name=name, typed_config=config)))
