@@ -68,7 +68,7 @@ def services(scope: Scope) -> Iterator[tuple[str, gloo.ExtAuthSettings, Scope]]:
     elif policy.extauth is not None:
         yield FILTER, policy.extauth, replace(scope, path="settings.extauth")
     if "" in policy.named_extauth:
-        scope.report.error("", "settings.namedExtauth: a service without a name")
+        replace(scope, path="settings.namedExtauth").error("", "a service without a name")
     for name, given in sorted(policy.named_extauth.items()):
         yield filter_of(name), given, replace(scope, path=f"settings.namedExtauth[{name}]")
 
