@@ -79,7 +79,7 @@ async def call(options: argparse.Namespace) -> None:
     address, _, port = options.address.rpartition(":")
     channel = Channel(address, int(port))
     if options.host:
-        channel._authority = options.host  # noqa: SLF001  there is no other way to say it
+        channel._authority = options.host  # there is no other way to say it
     try:
         method = UnaryUnaryMethod(channel, f"/{options.method}", book, book)
         answer = await method(json_format.Parse(options.json, book()), timeout=10)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 from protos import gloo
+from services.gloo.artifacts import ArtifactFiles
 from services.gloo.endpoints.consul import ConsulEndpoints, EndpointOptions
 from services.gloo.endpoints.ec2 import Fleets
 from services.gloo.features.aws_ec2 import Fleet
@@ -36,6 +37,7 @@ from shared.runtime.service import Context
 from shared.runtime.settle import Settle
 from shared.sigv4 import Key
 from shared.store.keys import ARTIFACT, DEFAULT_ROOT, PROXY, UPSTREAM, UPSTREAM_GROUP, Kind, prefix
+from shared.store.objects import Stored
 from shared.store.watch import watch_objects
 
 log = logging.getLogger(__name__)
@@ -59,10 +61,12 @@ class Session:
         self._root = (settings.consul_kv_source.root_key if settings.consul_kv_source else "") or DEFAULT_ROOT
         artifacts = settings.consul_kv_artifact_source
         self._artifact_root = (artifacts.root_key if artifacts else "") or self._root
+        directory = settings.directory_artifact_source
         namespace = settings.discovery_namespace or "gloo-system"
         watched = set(settings.watch_namespaces)
         everywhere = not watched or bool(watched & {"", "*"})
         self._namespaces = set() if everywhere else watched | {namespace}
+        self._artifact_files = ArtifactFiles(directory.directory, self._namespaces) if directory else None
         name = f"{socket.gethostname()}-{os.getpid()}"
         state = context.options.state_dir
         self._holds = Holds(
@@ -187,8 +191,12 @@ class Session:
     async def _watch_artifacts(self) -> None:
         """Artifacts are read once something refers to one, and from then on."""
         await self._wants_artifacts.wait()
-        self._watches[ARTIFACT.name] = WatchState(ARTIFACT.name)
-        await self._watch(ARTIFACT, self._artifact_root)
+        if self._artifact_files is None:
+            self._watches[ARTIFACT.name] = WatchState(ARTIFACT.name)
+            await self._watch(ARTIFACT, self._artifact_root)
+        else:
+            async for put, gone in self._artifact_files.follow():
+                self._artifacts_changed(put, gone)
 
     async def _watch(self, kind: Kind, root: str) -> None:
         watching = watch_objects(
@@ -201,10 +209,16 @@ class Session:
         )
         async for change in watching:
             self._speaker.withdraw(kind, change.gone)
-            self._changes.add(kind, change.put, change.gone)
             if kind is ARTIFACT:
-                self._has_artifacts.set()
+                self._artifacts_changed(change.put, change.gone)
+                continue
+            self._changes.add(kind, change.put, change.gone)
             self._arrived(kind.name)
+
+    def _artifacts_changed(self, put: Mapping[Ref, Stored], gone: Set[Ref]) -> None:
+        self._changes.add(ARTIFACT, put, gone)
+        self._has_artifacts.set()
+        self._news.set()
 
     def _endpoints_changed(self, services: Set[str]) -> None:
         self._changes.services.update(services)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -143,3 +144,18 @@ async def test_a_route_without_the_listeners_option_is_told_what_it_lacks(stack:
     await site.says(
         "Rejected", "virtualHost.routes[0].routeAction.dynamicForwardProxy: needs dynamicForwardProxy"
     )
+
+
+async def test_artifacts_in_files_are_followed(tmp_path: Path) -> None:
+    path = tmp_path / "files" / "artifacts" / "gloo-system" / "books.yaml"
+    settings = {"directoryArtifactSource": {"directory": str(tmp_path / "files")}}
+    async with Stack(tmp_path, settings=settings) as stack, serving(Bookstore("red")) as port:
+        await stack.put("Artifact", "books", ARTIFACT)
+        await stack.put("Upstream", "books", books(port))
+        await stack.status_is("Rejected", "Upstream", "books", saying="Artifact gloo-system.books: not found")
+
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(ARTIFACT))
+
+        await stack.status_is("Accepted", "Upstream", "books")
+        assert "Artifact" not in await watched(stack)
