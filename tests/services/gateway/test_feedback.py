@@ -174,6 +174,40 @@ def test_a_listeners_paths_are_told_as_the_gateways() -> None:
     assert status(feedback, gateway)["reason"] == "httpGateway.options.gzip: no"
 
 
+@pytest.mark.parametrize(
+    ("kind", "said", "told"),
+    [
+        (
+            "Gateway",
+            "hybridGateway.matchedGateways[1].tcpListener.tcpHosts[0]: no",
+            "hybridGateway.matchedGateways[1].tcpGateway.tcpHosts[0]: no",
+        ),
+        ("MatchableHttpGateway", "httpListener.options.gzip: no", "httpGateway.options.gzip: no"),
+        ("VirtualService", "httpListener.options.gzip: no", "httpListener.options.gzip: no"),
+    ],
+)
+def test_paths_in_parts_of_a_listener_are_told_as_those_who_wrote_them_know_them(
+    kind: str, said: str, told: str
+) -> None:
+    feedback, source = Feedback(NAMESPACE), source_of(kind, "x")
+
+    feedback.observe(PROXY, 7, judged(about(source, said)), members)
+
+    assert status(feedback, source)["reason"] == told
+
+
+def test_an_object_says_who_uses_it_but_not_without_end() -> None:
+    feedback, option = Feedback(NAMESPACE), source_of("RouteOption", "quick")
+    users = [source_of("RouteTable", f"t{i:02}") for i in range(12)]
+
+    few = feedback.status(stored({}, option), Report(), [], (), users[:2])
+    many = feedback.status(stored({}, option), Report(), [], (), users)
+
+    assert few["details"]["usedBy"] == ["RouteTable gloo-system.t00", "RouteTable gloo-system.t01"]
+    assert len(many["details"]["usedBy"]) == 11
+    assert many["details"]["usedBy"][-1] == "and 2 more"
+
+
 def test_a_proxy_that_is_gone_says_nothing_any_more() -> None:
     feedback = Feedback(NAMESPACE)
     feedback.observe(PROXY, 7, judged(about(BAD, "a")), members)

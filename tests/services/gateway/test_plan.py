@@ -25,6 +25,7 @@ def test_each_setting_counts() -> None:
                 "disableAutoGenGateways": True,
                 "readGatewaysFromAllNamespaces": True,
                 "alwaysSortRouteTableRoutes": True,
+                "isolateVirtualHostsBySslConfig": True,
                 "virtualServiceOptions": {"oneWayTls": True},
             },
         }
@@ -32,7 +33,7 @@ def test_each_setting_counts() -> None:
 
     assert (found.root, found.namespace, found.namespaces) == ("mine", "edge", {"edge", "pets"})
     assert (found.make_defaults, found.gateway_namespaces) == (False, {"edge", "pets"})
-    assert found.rules == Rules(sort_tables=True, one_way_tls=True)
+    assert found.rules == Rules(sort_tables=True, one_way_tls=True, isolate_by_tls=True)
 
 
 def test_nothing_has_to_be_set() -> None:
