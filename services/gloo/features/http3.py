@@ -11,23 +11,23 @@ from services.gloo.plugin import ALL, Feature, HttpFilter, Patch, Scope, Stage
 
 ALT_SVC = "gloo.alt_svc"
 REPLACE = core.HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
-MAX_AGE, SECOND = timedelta(days=1), timedelta(seconds=1)
+A_DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
 
 
 def check(wanted: gloo.Http3, scope: Scope) -> Patch:
     if wanted.advertised_port is not None and (problem := checks.port(wanted.advertised_port)):
         scope.error("advertisedPort", problem)
-    if wanted.max_age is not None:
-        if problem := checks.duration(wanted.max_age):
-            scope.error("maxAge", problem)
-        elif wanted.max_age % SECOND:
-            scope.error("maxAge", "must be of whole seconds")
+    if wanted.advertised_for is not None:
+        if problem := checks.duration(wanted.advertised_for):
+            scope.error("advertisedFor", problem)
+        elif wanted.advertised_for % SECOND:
+            scope.error("advertisedFor", "must be of whole seconds")
     return Patch()
 
 
 def told(wanted: gloo.Http3, port: int) -> Patch:
     """Have all answers of a listener on *port* tell of HTTP/3; the filter stands in no other listener."""
-    age = MAX_AGE if wanted.max_age is None else wanted.max_age
+    age = A_DAY if wanted.advertised_for is None else wanted.advertised_for
     value = f'h3=":{wanted.advertised_port or port}"; ma={age // SECOND}'
     header = core.HeaderValueOption(
         header=core.HeaderValue(key="alt-svc", value=value), append_action=REPLACE

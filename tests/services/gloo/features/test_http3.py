@@ -46,7 +46,7 @@ async def test_http3_is_spoken_beside_the_others(tmp_path: Path) -> None:
         ],
         "httpListener": {
             "statPrefix": "edge",
-            "options": {"http3": {"maxAge": "60s"}},
+            "options": {"http3": {"advertisedFor": "60s"}},
             "virtualHosts": [{"name": "all", "domains": ["*"], "routes": [here]}],
         },
     }
