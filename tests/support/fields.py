@@ -16,7 +16,7 @@ import yaml
 from protos._generated.schema import MESSAGES
 from services.gloo.translator.supported import FIELDS_READ, PACKAGE, is_read
 from tests.services.gloo.translator.test_golden import CASES
-from tests.support.golden import translate_case
+from tests.support.golden import translate_world
 
 # Not for Envoy: who an object is, whom it came from, what was said of it, when.
 NOT_FOR_ENVOY = {PACKAGE + name for name in ("Metadata", "Status", "NamespacedStatuses", "DiscoveryMetadata")}
@@ -69,8 +69,8 @@ def shown_by_golden_cases() -> Mapping[Named, Path]:
     ):
         for path, way in found:
             if path not in results:
-                results[path] = translate_case(cases[path])
-            if translate_case(without(cases[path], way)) != results[path]:
+                results[path] = translate_world(cases[path])
+            if translate_world(without(cases[path], way)) != results[path]:
                 shown[field] = path
                 break
     return shown
