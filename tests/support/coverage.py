@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -48,6 +48,12 @@ TESTS = REPOSITORY / "tests"
 GATEWAY_CASES = sorted((TESTS / "services" / "gateway" / "golden").glob("*.in.yaml"))
 REFUSING = TESTS / "services" / "gloo" / "translator" / "test_supported.py"
 WARNING = TESTS / "shared" / "runtime" / "test_settings.py"
+ABOVE = {
+    (f"{GLOO}TransformationStages", "inheritTransformation"): TESTS / "services/gateway/golden/stages.in.yaml"
+}
+"""What gateway has done with when gloo sees it."""
+NOTHING = "rejected|no effect|without effect|kept, not used|not used|not read"
+ONLY = "without|except|where|there|with|when|on|beside"
 UNTOLD = ("protos", "glooctl", "shared/codec", "support/coverage.py", "support/fields.py")
 """Tests that set fields without showing what comes of it."""
 
@@ -158,28 +164,30 @@ def below_refused() -> Iterator[tuple[str, str, State]]:
 
 def row_of(message: Message, field: str) -> Row:
     named, name = (message.name, field), message.name.removeprefix(GLOO)
+    words, refuses = declared(message.comments[field])
+    if named in ABOVE:
+        return Row(field=field, state=State.WORKS, test=golden(ABOVE[named]))
     if (case := shown_by_golden_cases().get(named)) is not None and is_translated(name, field):
-        return Row(field=field, state=State.WORKS, test=golden(case))
+        state = State.REJECTED if refuses else State.WORKS
+        return Row(field=field, state=state, words=words if refuses else "", test=golden(case))
     if (judged := judged_by_gateway().get(named)) is not None:
-        return Row(field=field, state=judged.state, words=judged.words, test=judged.test)
+        wrong_value = judged.state is State.REJECTED and not refuses
+        return replace(judged, state=State.WORKS, words="") if wrong_value else judged
     if not is_translated(name, field):
         text, refuses = supported.verdict(name, field)
         states = {supported.ENTERPRISE: State.ENTERPRISE, supported.NOT_YET: State.OPEN}
         state = states.get(text, State.REJECTED) if refuses else State.NO_EFFECT
-        return Row(
-            field=field, state=state, words="" if text in states else text, test=("refused by name", REFUSING)
-        )
+        words = "" if text in states else text
+        return Row(field=field, state=state, words=words, test=("refused by name", REFUSING))
     if is_bookkeeping(message, field):
         return Row(field=field, state=State.BOOKKEEPING)
-    said, refuses = declared(message.comments[field])
-    if not is_used(named) and not said:
-        return Row(field=field, state=State.OPEN, words="nothing reads it")
-    if said:
+    if words:
         state = State.REJECTED if refuses else State.NO_EFFECT
-        if said.startswith("Enterprise"):
-            state = State.ENTERPRISE
-        test = ("warned of", WARNING) if named in settings_used() else None
-        return Row(field=field, state=state, words=said, test=test)
+        state = State.ENTERPRISE if words.startswith("Enterprise") else state
+        test = None if settings_used().get(named, True) else ("warned of", WARNING)
+        return Row(field=field, state=state, words=words, test=test)
+    if not is_used(named):
+        return Row(field=field, state=State.OPEN, words="nothing reads it")
     return Row(field=field, state=State.WORKS, test=test_that_sets(message, field))
 
 
@@ -194,13 +202,9 @@ def is_bookkeeping(message: Message, field: str) -> bool:
 
 def declared(comment: str) -> tuple[str, bool]:
     """What a comment says of a field that does nothing, and whether it says that it is rejected."""
-    for sentence in re.split(r"(?<=\w)\. ", " ".join(comment.split())):
-        found = re.search(
-            r"(^|[:;] )(rejected|no effect|kept, not used|not used|not read)\b(.*)", sentence, re.I
-        )
-        if found is not None and not re.match(
-            r" (without|except|where|there|with|on)\b(?! a warning)", found[3]
-        ):
+    for sentence in re.split(r"(?<=[\w`)])\. ", " ".join(comment.split())):
+        found = re.search(rf"(^|(?<!None)[:;] )({NOTHING})\b(, with a warning)?(.*)", sentence, re.I)
+        if found is not None and not re.match(rf",? ({ONLY})\b", found[4]):
             return sentence.rstrip("."), found[2].lower() == "rejected"
     return "", False
 
