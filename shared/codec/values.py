@@ -116,7 +116,7 @@ NO_TEXT = "half of a surrogate pair is no character"
 
 def _is_text(value: str) -> bool:
     """JSON can escape the halves of a surrogate pair one by one; alone they have no UTF-8."""
-    return value.isascii() or not _HALF.search(value)
+    return not _HALF.search(value)
 
 
 _HALF = re.compile("[\ud800-\udfff]")
@@ -144,7 +144,7 @@ def _all_text(value: Any, path: Path, found: Findings) -> bool:
 
 def _text(value: Any, path: Path, found: Findings) -> Any:
     if type(value) is str:
-        return value if _is_text(value) else found.error(path, NO_TEXT)
+        return value if value.isascii() or _is_text(value) else found.error(path, NO_TEXT)
     hint = "; put it in quotes" if isinstance(value, bool | int | float) else ""
     return found.error(path, f"expected text, got {_described(value)}{hint}")
 
