@@ -20,11 +20,11 @@ from shared.codec.encode import encode, length_delimited
 HTTP = 72295728  # the option google.api.http of a method
 WRITER = "protoc --include_imports --descriptor_set_out writes one"
 
-_LITERAL = r"[^/*{}:]+"
+_LITERAL = r"[^/*{}:][^/{}:]*"
 _STEP = rf"(?:\*\*|\*|{_LITERAL})"
 _FIELD = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
 _SEGMENT = rf"(?:{_STEP}|\{{{_FIELD}(?:={_STEP}(?:/{_STEP})*)?\}})"
-TEMPLATE = re.compile(rf"/|(?:/{_SEGMENT})+(?::{_LITERAL})?")
+_TEMPLATE = re.compile(rf"/|(?:/{_SEGMENT})+(?::{_LITERAL})?")
 VARIABLE = re.compile(rf"\{{({_FIELD})")
 
 
@@ -81,13 +81,18 @@ def rules_of(method: MethodDescriptor) -> Iterator[google_api.HttpRule]:
 def rule_problem(rule: google_api.HttpRule, method: MethodDescriptor) -> str:
     name, pattern = betterproto2.which_one_of(rule, "pattern")
     path = pattern.path if isinstance(pattern, google_api.CustomHttpPattern) else pattern
-    if name and not TEMPLATE.fullmatch(path or ""):
+    if name and not is_template(path or ""):
         return f"{path!r} is no template of a path"
     if rule.body not in ("", "*") and not has_field(method.input_type, rule.body):
         return f"the body's field {rule.body!r} is not in {method.input_type.full_name}"
     if rule.response_body and not has_field(method.output_type, rule.response_body):
         return f"the answer's field {rule.response_body!r} is not in {method.output_type.full_name}"
     return ""
+
+
+def is_template(path: str) -> bool:
+    """Whether Envoy can match paths by *path*: ``/books/{id}``, ``/files/{name=**}``."""
+    return _TEMPLATE.fullmatch(path) is not None and path.count("**") <= 1
 
 
 def has_field(message: Descriptor, path: str) -> bool:

@@ -12,7 +12,7 @@ import betterproto2
 from protos import gloo
 from protos.envoy import grpc_json
 from services.gloo import checks
-from services.gloo.descriptors import TEMPLATE, VARIABLE, called_by, has_field, services_of
+from services.gloo.descriptors import VARIABLE, called_by, has_field, is_template, services_of
 from services.gloo.features import aws_lambda
 from services.gloo.features.grpc_json import FILTER, transcoder, usable
 from services.gloo.features.upstream_http import speaks_http2
@@ -110,7 +110,7 @@ def calling(
     parameters = function.parameters or gloo.Parameters()
     path = ANY_PATH if parameters.path is None else parameters.path
     message = methods[function.function].input_type
-    if not TEMPLATE.fullmatch(path) or "?" in path:
+    if not is_template(path) or "?" in path:
         hint = "{x} stands for a whole step, and the query is not part of it"
         scope.error("parameters.path", f"{checks.shown(path)} is no template of a path; {hint}")
         return None
