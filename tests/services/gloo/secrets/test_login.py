@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +18,10 @@ from protos import gloo
 from services.gloo.secrets.login import AppRole, AwsIam
 from services.gloo.secrets.source import Answer, Unavailable
 from services.gloo.secrets.vault import Vault, VaultConfig
+from shared.codec.decode import decode
 from shared.errors import InvalidSettings
 from shared.ref import Ref
+from shared.report import Report
 from shared.sigv4 import Key
 from tests.support.aws import Forged, check_signature
 from tests.support.ports import free_port
@@ -28,6 +30,7 @@ from tests.support.waiting import eventually
 
 SECRET = Ref("ns", "aws")
 KEY = Key(id="AKID", secret="wJalr/secret", session_token="session")
+NOTHING: Mapping[str, str] = {}
 READ = 'path "secret/*" { capabilities = ["read"] }'
 
 
@@ -224,24 +227,32 @@ async def test_a_key_of_aws_logs_in(server: VaultServer) -> None:
 
 
 def test_settings_say_who_logs_in() -> None:
-    def config(**auth: Any) -> VaultConfig:
-        given = gloo.SettingsVaultSecrets(address="http://v", **auth)
+    def config(environ: Mapping[str, str] = NOTHING, **auth: Any) -> VaultConfig:
+        given = decode(gloo.SettingsVaultSecrets, {"address": "http://v", **auth}, Report())
+        assert given is not None
         return VaultConfig.of(given, {"VAULT_TOKEN": "t", "AWS_REGION": "eu-north-1", **environ}, "v")
 
-    environ = dict[str, str]()
-    by_role = config(app_role=gloo.SettingsVaultAppRole(role_id="r", secret_id="s", mount_path="/mine/"))
+    by_role = config(appRole={"roleId": "r", "secretId": "s", "mountPath": "/mine/"})
     assert (by_role.token, by_role.login) == ("", AppRole(role_id="r", secret_id="s", mount="mine"))
-    given = gloo.SettingsVaultAwsAuth(
-        vault_role="r", access_key_id="a", secret_access_key="s", lease_increment=9
+    in_file = config(appRole={"roleId": "r", "secretIdFile": "/run/id"}).login
+    assert in_file == AppRole(role_id="r", secret_id_file="/run/id")
+
+    key = {"accessKeyId": "a", "secretAccessKey": "s", "sessionToken": "t"}
+    by_key = config(aws={"vaultRole": "r", **key, "leaseIncrement": 9, "iamServerIdHeader": "vault"})
+    assert by_key.login == AwsIam(
+        role="r",
+        key=Key(id="a", secret="s", session_token="t"),
+        region="eu-north-1",
+        server_id="vault",
+        increment=9,
     )
-    by_key = config(aws=given)
-    assert by_key.login == AwsIam(role="r", key=Key(id="a", secret="s"), region="eu-north-1", increment=9)
-    environ |= {"AWS_ACCESS_KEY_ID": "e", "AWS_SECRET_ACCESS_KEY": "x", "AWS_SESSION_TOKEN": "y"}
-    in_environment = config(aws=gloo.SettingsVaultAwsAuth(vault_role="r", region="us-east-2")).login
+    found = {"AWS_ACCESS_KEY_ID": "e", "AWS_SECRET_ACCESS_KEY": "x", "AWS_SESSION_TOKEN": "y"}
+    in_environment = config(found, aws={"vaultRole": "r", "region": "us-east-2", "mountPath": "iam"}).login
     assert in_environment == AwsIam(
-        role="r", key=Key(id="e", secret="x", session_token="y"), region="us-east-2"
+        role="r", key=Key(id="e", secret="x", session_token="y"), region="us-east-2", mount="iam"
     )
-    assert config(token="t", aws=given).login is None  # Gloo 1.2's field is not of the oneof, and goes before
+    # Gloo 1.2's field for a token is not one of several, and goes before them.
+    assert config(token="t", aws={"vaultRole": "r", **key}).login is None
 
 
 @pytest.mark.parametrize(
