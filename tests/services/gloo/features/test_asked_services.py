@@ -79,6 +79,11 @@ def route(path: str, /, upstream: str = "here", **options: Any) -> Document:
     }
 
 
+def weighted(path: str, /, **options: Any) -> Document:
+    member = {"weight": 1, "destination": {"upstream": ref("here")}, "options": options}
+    return {"matchers": [{"prefix": path}], "routeAction": {"multi": {"destinations": [member]}}}
+
+
 def host(name: str, *routes: Document, **options: Any) -> Document:
     return {"name": name, "domains": [f"{name}.example.com"], "routes": list(routes), "options": options}
 
@@ -132,7 +137,7 @@ LISTENERS: dict[str, Document] = {
             }
         },
         "virtualHosts": [
-            host("free", route("/asked", **auth()), route("/")),
+            host("free", route("/asked", **auth()), weighted("/chosen", **auth()), route("/")),
             host(
                 "asked",
                 route("/free", **FREE),
@@ -142,30 +147,8 @@ LISTENERS: dict[str, Document] = {
                     "matchers": [{"prefix": "/joined", "headers": [{"name": "x-team", "value": "pets"}]}],
                     "routeAction": {"single": {"upstream": ref("there")}},
                 },
-                {
-                    "matchers": [{"prefix": "/weighted"}],
-                    "routeAction": {
-                        "multi": {
-                            "destinations": [
-                                {"weight": 1, "destination": {"upstream": ref("here")}, "options": FREE}
-                            ]
-                        }
-                    },
-                },
-                {
-                    "matchers": [{"prefix": "/facts"}],
-                    "routeAction": {
-                        "multi": {
-                            "destinations": [
-                                {
-                                    "weight": 1,
-                                    "destination": {"upstream": ref("here")},
-                                    "options": auth(level="3"),
-                                }
-                            ]
-                        }
-                    },
-                },
+                weighted("/weighted", **FREE),
+                weighted("/facts", **auth(level="3")),
                 {
                     "matchers": [{"prefix": "/answer"}],
                     "directResponseAction": {"status": 200, "body": "answered"},
@@ -378,15 +361,16 @@ def upstream(name: str, port: int) -> Document:
     return {**found, "useHttp2": True} if name in ("auth", "limits", "dead", "door") else found
 
 
-async def test_nobody_is_asked_unless_a_host_or_route_says_so(world: World) -> None:
+async def test_nobody_is_asked_unless_a_host_route_or_destination_says_so(world: World) -> None:
     before = len(world.auth.asked)
 
     for host_name, path in (("free", "/"), ("asked", "/free"), ("asked", "/weighted")):
         assert (await world.ask("auth", host_name, path, x_please="deny")).status == 200
 
     assert len(world.auth.asked) == before
-    assert (await world.ask("auth", "free", "/asked", x_please="deny")).status == 401
-    assert len(world.auth.asked) == before + 1
+    for path in ("/asked", "/chosen"):
+        assert (await world.ask("auth", "free", path, x_please="deny")).status == 401
+    assert len(world.auth.asked) == before + 2
 
 
 async def test_a_request_that_may_pass_carries_what_the_service_says(world: World) -> None:
