@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import yaml
 
-from protos.envoy import tls
+from protos import gloo
+from protos.envoy import core, http_protocol, tls
 from services.gloo.translator.secret import (
     asked_for,
     names_asked_for,
@@ -12,9 +13,13 @@ from services.gloo.translator.secret import (
     pair_name,
     ref_of,
     secret_of_files,
+    signed_by,
+    signing_by_name,
+    signing_name,
     trusted_file_name,
     trusted_name,
 )
+from shared.codec.documents import to_document
 from shared.codec.encode import encode
 from shared.ref import Ref
 from tests.services.gloo.translator.test_golden import HERE
@@ -52,6 +57,40 @@ def test_names_of_all_lengths_are_found() -> None:
         body = b"envoy.transport_sockets.tls" + encode(tls.UpstreamTlsContext(common_tls_context=context))
 
         assert names_asked_for(body) == {name, trusted_name(Ref("n", "y" * length))}
+
+
+def test_filters_that_sign_are_found_by_their_names() -> None:
+    given = yaml.safe_load((HERE / "translator" / "golden" / "aws_lambda.in.yaml").read_text())
+    world, _ = translate_world(given)
+
+    found = {each.name: names_asked_for(each.body) for each in world["clusters"]}
+
+    name = "aws:ns/aws:eu-central-1:lambda.eu-central-1.amazonaws.com"
+    assert found == {
+        "fn_ns": {name},
+        "other-account_ns": {"file-ca:/etc/ssl/certs/ca-certificates.crt"},
+        "through-proxy_ns": {name},
+        "through-proxy_ns_original": set(),
+    }
+    assert ref_of(name) == Ref("ns", "aws")
+
+
+def test_names_of_filters_of_all_lengths_are_found() -> None:
+    for length in (1, 9, 10, 42, 100, 117, 127, 128, 300):
+        name = signing_name(Ref("n" * length, "x-1.y_z"), "eu-central-1", "[::1]:8080")
+        options = http_protocol.HttpProtocolOptions(http_filters=[signed_by(name), signed_by(f"{name}0")])
+
+        assert names_asked_for(encode(options)) == {name, f"{name}0"}
+
+
+def test_a_filter_that_signs_says_where_and_with_what() -> None:
+    name = signing_name(Ref("ns", "aws"), "eu-central-1", "[::1]:8080")
+    made = signing_by_name(name, gloo.AwsSecret(access_key="a", secret_key="s", session_token="t"))
+
+    found = to_document(core.TypedExtensionConfig.parse(made.body))["typedConfig"]
+    assert (made.name, found["region"], found["hostRewrite"]) == (name, "eu-central-1", "[::1]:8080")
+    key = {"accessKeyId": "a", "secretAccessKey": "s", "sessionToken": "t"}
+    assert found["credentialProvider"] == {"inlineCredential": key}
 
 
 def test_a_name_leads_back_to_its_secret_or_its_files() -> None:
