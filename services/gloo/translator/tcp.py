@@ -191,6 +191,12 @@ def warn_of_options(action: gloo.TcpHostTcpAction, scope: Scope) -> None:
         members = group.destinations if group is not None else []
     if any(member.options is not None for member in members):
         scope.warn(where, "options of destinations have no effect on TCP")
+    if action.upstream_group is not None and any(calls_a_function(member) for member in members):
+        scope.warn(where, "destinationSpec has no effect on TCP")
+
+
+def calls_a_function(member: gloo.WeightedDestination) -> bool:
+    return member.destination is not None and member.destination.destination_spec is not None
 
 
 def filters(to: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> Iterator[listener.Filter]:
