@@ -18,7 +18,7 @@ from services.gloo.resources import EMPTY, Resource, Resources
 from services.gloo.sanitize import choose_host, choose_resource, fallback_resources, has_errors
 from services.gloo.translator.addresses import listener_conflicts
 from services.gloo.translator.consul import ConsulSelection, destination_cluster_name
-from services.gloo.translator.filter_chains import ALL_TAKEN, Trying
+from services.gloo.translator.filter_chains import ALL_TAKEN, Configurations, Trying
 from services.gloo.translator.hybrid import HttpPart, fetches, http_parts, translate_any
 from services.gloo.translator.listener import TranslatedListener
 from services.gloo.translator.names import http3_name
@@ -84,6 +84,7 @@ class ListenerUnit:
     given: tuple[Any, ...] = ()
     looked: dict[Key, Any] = field(default_factory=dict)
     trying: Trying = ALL_TAKEN
+    known: Configurations = field(default_factory=Configurations)
     done: TranslatedListener | None = None
 
 
@@ -339,6 +340,7 @@ class Proxies:
             last_good=unit.done.tls if unit.done is not None else self._memory.tls(owner.ref, given.name),
             served=served,
             trying=trying,
+            known=unit.known,
         )
         unit.given, unit.looked, unit.trying = now, looked, trying
         return unit.done

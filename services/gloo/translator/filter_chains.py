@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import Any
 
 from protos import gloo
 from protos.envoy import listener, tls
@@ -18,10 +19,11 @@ from services.gloo.translator.secret import names_asked_for
 from services.gloo.translator.sources import Lent, Origin, Reports, attribute, tls_origins_of
 from services.gloo.translator.ssl import downstream_tls, tls_socket
 from services.gloo.translator.supported import refuse_unread
-from shared.codec.encode import encode
-from shared.ref import Source
+from shared.codec.encode import encode, length_delimited
+from shared.ref import Ref, Source
 from shared.report import Report
 
+SOCKET_FIELD = 6  # of envoy.config.listener.v3.FilterChain
 NO_CONFIGS: Mapping[Origin, gloo.SslConfig] = {}
 
 
@@ -69,24 +71,95 @@ class Trying:
 ALL_TAKEN = Trying()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What a configuration comes to on its own: its context, None if it cannot be, and that as the bytes of a
+    transport socket; the secrets it names; what was found, and what was looked at."""
+
+    context: tls.DownstreamTlsContext | None
+    socket: bytes
+    secrets: frozenset[str]
+    report: Report
+    looked: Mapping[tuple[str, Ref], Any]
+
+
+class Configurations:
+    """What the configurations of a listener came to the last time, so that an edit of one costs one."""
+
+    def __init__(self) -> None:
+        self._last: dict[int, tuple[gloo.SslConfig, Made]] = {}  # by the id of what is held here
+        self._now: dict[int, tuple[gloo.SslConfig, Made]] = {}
+
+    def made(self, config: gloo.SslConfig, scope: Scope) -> Made:
+        _, made = self._last.get(id(config), (config, None))
+        if made is None or any(scope.read(*key) != value for key, value in made.looked.items()):
+            made = make(config, scope)
+        self._now[id(config)] = config, made
+        return made
+
+    def end_round(self) -> None:
+        """Forget what was not asked for."""
+        self._last, self._now = self._now, {}
+
+
+def make(config: gloo.SslConfig, scope: Scope) -> Made:
+    report, looked = Report(), dict[tuple[str, Ref], Any]()
+
+    def read(kind: str, ref: Ref) -> Any:
+        value = looked[kind, ref] = scope.read(kind, ref)
+        return value
+
+    refuse_unread(config, report)
+    own = Scope(path="", report=report, policy=scope.policy, read=read)
+    context = None if report.errors else downstream_tls(config, own)
+    socket = b"" if context is None else encode(tls_socket(context))
+    return Made(context=context, socket=socket, secrets=names_asked_for(socket), report=report, looked=looked)
+
+
 @dataclass(slots=True, kw_only=True)
 class Chain:
     """A filter chain in the making; ``good`` are the configurations it is made of, by where they stand."""
 
     context: tls.DownstreamTlsContext
+    socket: bytes
+    secrets: frozenset[str]
     timeout: timedelta | None
     names: set[str] = field(default_factory=set)
     good: dict[Origin, gloo.SslConfig] = field(default_factory=dict)
 
+    @property
+    def server_names(self) -> list[str]:
+        """Those it is for, none for all."""
+        return [] if EVERY_NAME in self.names else sorted(self.names)
+
+    @property
+    def name(self) -> str:
+        """It is called by its first name."""
+        return next(iter(self.server_names), "*")
+
     def build(self, filters: Sequence[listener.Filter]) -> listener.FilterChain:
-        """The chain around *filters*; it is called by its first name."""
-        names = [] if EVERY_NAME in self.names else sorted(self.names)
+        """The chain around *filters*."""
+        names = self.server_names
         return listener.FilterChain(
-            name=names[0] if names else "*",
+            name=self.name,
             filter_chain_match=listener.FilterChainMatch(server_names=names) if names else None,
             filters=list(filters),
             transport_socket=tls_socket(self.context),
             transport_socket_connect_timeout=self.timeout,
+        )
+
+    def encoded(self, filters: bytes) -> bytes:
+        """``build`` as bytes, around *filters* as bytes: there may be thousands of chains around the same."""
+        names = self.server_names
+        match = listener.FilterChain(filter_chain_match=listener.FilterChainMatch(server_names=names))
+        rest = listener.FilterChain(name=self.name, transport_socket_connect_timeout=self.timeout)
+        return b"".join(
+            (
+                encode(match) if names else b"",
+                filters,
+                length_delimited(SOCKET_FIELD, self.socket),
+                encode(rest),
+            )
         )
 
 
@@ -109,26 +182,29 @@ def translate_chains(
     trying: Trying = ALL_TAKEN,
     claims: Claims | None = None,
     match: listener.FilterChainMatch | None = None,
+    known: Configurations | None = None,
 ) -> list[Chain]:
     """The chains of a listener. What is wrong with a configuration goes to *reports*, and the last good one
     from the same place is used. So it is while an Envoy has not taken what a configuration newly names.
-    *match* is what all of them take, and *claims* what others do."""
+    *match* is what all of them take, *claims* what others do, and *known* what they came to before."""
     chains: dict[tuple[bytes, timedelta | None], Chain] = {}
     claims = claims or Claims()
+    known = known or Configurations()
     for each in brought:
-        report = Report()
-        refuse_unread(each.config, report)
-        context = None if report.errors else downstream_tls(each.config, _within(scope, report))
-        names = names_in(context)
-        if each.place in last_good and (context is None or not all(map(trying.takes, names))):
+        report, made = Report(), known.made(each.config, scope)
+        report.add(made.report)
+        if each.place in last_good and not (made.socket and all(map(trying.takes, made.secrets))):
             good = replace(each, config=last_good[each.place])
-            before = downstream_tls(good.config, _within(scope, Report()))
+            before = known.made(good.config, scope)
             sources = [each.origin.source]
-            if before is not None and (context is None or trying.waits(names, names_in(before), sources)):
-                each, context = good, before
-        if context is not None:
+            if before.socket and (not made.socket or trying.waits(made.secrets, before.secrets, sources)):
+                each, made = good, before
+        if made.context is not None:
             timeout = each.config.transport_socket_connect_timeout
-            chain = chains.setdefault((encode(context), timeout), Chain(context=context, timeout=timeout))
+            if (chain := chains.get((made.socket, timeout))) is None:
+                chain = chains[made.socket, timeout] = Chain(
+                    context=made.context, socket=made.socket, secrets=made.secrets, timeout=timeout
+                )
             what = "served with another sslConfig, that of"
             holder = Holder(chain=id(chain), who=str(each.origin.source), one=f"is {what}", all=f"are {what}")
             for name in each.names:
@@ -141,12 +217,3 @@ def translate_chains(
                 chain.good[each.place] = each.config
         attribute(report, [each.origin], reports, each.lent)
     return [chain for chain in chains.values() if chain.names]
-
-
-def names_in(context: tls.DownstreamTlsContext | None) -> frozenset[str]:
-    """The secrets that *context* names."""
-    return frozenset() if context is None else names_asked_for(encode(tls_socket(context)))
-
-
-def _within(scope: Scope, report: Report) -> Scope:
-    return Scope(path="", report=report, policy=scope.policy, read=scope.read)

@@ -22,6 +22,7 @@ from services.gloo.translator.filter_chains import (
     ALL_TAKEN,
     NO_CONFIGS,
     Brought,
+    Configurations,
     Trying,
     translate_chains,
 )
@@ -125,6 +126,7 @@ class Surroundings:
     manager: Mapping[bool, Mapping[str, Any]]  # of the listener's options, for TCP and for HTTP
     last_good: Mapping[Origin, gloo.SslConfig]
     trying: Trying
+    known: Configurations
     claims: Claims = field(default_factory=Claims)
     reports: Reports = field(default_factory=dict)
 
@@ -170,14 +172,27 @@ def translate_any(
     last_good: Mapping[Origin, gloo.SslConfig] = NO_CONFIGS,
     served: Resource | None = None,
     trying: Trying = ALL_TAKEN,
+    known: Configurations | None = None,
 ) -> TranslatedListener:
     """A listener of any type; the arguments are those of ``translate_listener``."""
     if given.udp_listener is not None:
         return translate_udp(given, path, owner, policy, conflict, read=read)
     translate = translate_listener if given.hybrid_listener is None else translate_hybrid
-    return translate(
-        given, path, owner, policy, conflict, read=read, last_good=last_good, served=served, trying=trying
+    known = known or Configurations()
+    found = translate(
+        given,
+        path,
+        owner,
+        policy,
+        conflict,
+        read=read,
+        last_good=last_good,
+        served=served,
+        trying=trying,
+        known=known,
     )
+    known.end_round()
+    return found
 
 
 def translate_hybrid(
@@ -191,6 +206,7 @@ def translate_hybrid(
     last_good: Mapping[Origin, gloo.SslConfig] = NO_CONFIGS,
     served: Resource | None = None,
     trying: Trying = ALL_TAKEN,
+    known: Configurations | None = None,
 ) -> TranslatedListener:
     report, origins = Report(), origins_of(given) or (Origin(source=owner, path=path),)
     refuse_unread(given, report)
@@ -200,7 +216,13 @@ def translate_hybrid(
     parts = parts_of(given, path, owner)
     frame, frames = _frames(given, parts, policy, report)
     around = Surroundings(
-        name=given.name, policy=policy, read=read, manager=frames, last_good=last_good, trying=trying
+        name=given.name,
+        policy=policy,
+        read=read,
+        manager=frames,
+        last_good=last_good,
+        trying=trying,
+        known=known or Configurations(),
     )
     attribute(report, origins, around.reports, lent_to(given))
     before = chains_by_part(served)
@@ -332,7 +354,7 @@ def http_part(
     if part.tls is not None:
         within = replace(match, transport_protocol=TLS)
         chains = translate_chains(
-            brought, scope, around.reports, around.last_good, around.trying, claims, within
+            brought, scope, around.reports, around.last_good, around.trying, claims, within, around.known
         )
         done.tls |= {place: config for chain in chains for place, config in chain.good.items()}
         done.secrets = secrets_of(chains)

@@ -29,6 +29,7 @@ from services.gloo.translator.filter_chains import (
     ALL_TAKEN,
     NO_CONFIGS,
     Chain,
+    Configurations,
     Trying,
     configurations,
     translate_chains,
@@ -41,10 +42,9 @@ from services.gloo.translator.patches import Joined, join_patches
 from services.gloo.translator.scripts import script_filter
 from services.gloo.translator.secret import names_asked_for
 from services.gloo.translator.sources import Origin, Reports, attribute, origins_of
-from services.gloo.translator.ssl import tls_socket
 from services.gloo.translator.supported import refuse_unread
 from services.gloo.translator.tcp import asks_for_names, chains_of, translate_tcp
-from shared.codec.encode import encode, pack
+from shared.codec.encode import encode, length_delimited, pack
 from shared.ref import Source
 from shared.report import Report
 
@@ -54,6 +54,7 @@ TCP_STATS = "envoy.transport_sockets.tcp_stats"
 TLS_INSPECTOR = "envoy.filters.listener.tls_inspector"
 HTTP_FILTERS = frozenset(each.filter.name for each in FEATURES if each.filter is not None)
 MAX_STAT_PREFIX = 255
+CHAINS_FIELD = 3  # of envoy.config.listener.v3.Listener
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +86,7 @@ def translate_listener(
     last_good: Mapping[Origin, gloo.SslConfig] = NO_CONFIGS,
     served: Resource | None = None,
     trying: Trying = ALL_TAKEN,
+    known: Configurations | None = None,
 ) -> TranslatedListener:
     """A listener; *path* is its own in *owner*, the Proxy. *conflict* is what ``listener_conflicts`` says of
     it, *last_good* are TLS configurations to use in place of broken ones, as TCP hosts of *served* are."""
@@ -109,14 +111,14 @@ def translate_listener(
     clusters = forward_proxies(route_configuration_name(given.name), http, scope, sources)
     reports = Reports()
     brought = configurations(given, path, owner)
-    chains = translate_chains(brought, scope, reports, last_good, trying)
+    chains = translate_chains(brought, scope, reports, last_good, trying, known=known)
     good = {each.origin: last_good[each.origin] for each in brought if each.origin in last_good}
     quick_chains = http3.usable(given, chains, joined, scope)
     found = quick = None
     serving = http is not None and http.virtual_hosts and (chains or not given.ssl_configurations)
     if http is not None and serving and not report.errors:
         with report.collect():
-            found = resource(given.name, encode(build_listener(given, http, joined, frame, chains)), sources)
+            found = resource(given.name, encoded_listener(given, http, joined, frame, chains), sources)
             if quick_chains:
                 out = build_http3(given, http, joined, frame, quick_chains)
                 quick = resource(out.name, encode(out), sources)
@@ -166,7 +168,7 @@ def secrets_of(chains: Iterable[Chain]) -> dict[str, frozenset[Source]]:
     found: dict[str, frozenset[Source]] = {}
     for chain in chains:
         sources = frozenset(origin.source for origin in chain.good)
-        for name in names_asked_for(encode(tls_socket(chain.context))):
+        for name in chain.secrets:
             found[name] = found.get(name, frozenset()) | sources
     return found
 
@@ -216,17 +218,20 @@ def own_filters(given: gloo.HttpListener, taken: Collection[str], scope: Scope) 
     return Patch(waiting=tuple(own), filters={each.name: each.config for each in own})
 
 
-def build_listener(
+def encoded_listener(
     given: gloo.Listener, http: gloo.HttpListener, joined: Joined, frame: Joined, chains: Sequence[Chain] = ()
-) -> listener.Listener:
+) -> bytes:
     filters = network_filters(route_configuration_name(given.name), http, joined)
-    built = sorted((chain.build(filters) for chain in chains), key=lambda chain: chain.name)
-    return framed(
-        given,
-        frame,
-        built or [listener.FilterChain(filters=filters)],
-        with_names=bool(given.ssl_configurations),
-    )
+    with_names, named = bool(given.ssl_configurations), sorted(chains, key=lambda chain: chain.name)
+    if not named or (given.options is not None and given.options.tcp_stats):
+        built = [chain.build(filters) for chain in named] or [listener.FilterChain(filters=filters)]
+        return encode(framed(given, frame, built, with_names=with_names))
+    around = framed(given, frame, [], with_names=with_names)
+    head = listener.Listener(name=around.name, address=around.address)
+    around.name, around.address = "", None
+    same = encode(listener.FilterChain(filters=filters))
+    encoded = (length_delimited(CHAINS_FIELD, chain.encoded(same)) for chain in named)
+    return b"".join((encode(head), *encoded, encode(around)))
 
 
 def build_http3(
