@@ -9,6 +9,7 @@ from protos import gloo
 from services.gateway.inputs import KINDS as GATEWAYS
 from services.gateway.translation import Changes as GatewayChanges
 from services.gateway.translation import Translation
+from services.gloo.features import SCRIPTS
 from services.gloo.pipeline import Changes, Pipeline, role_of
 from services.gloo.plugin import Policy
 from services.gloo.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES
@@ -58,8 +59,10 @@ def random_world(random: Case) -> World:
         for kind, name in everything
         if random.random() < 0.8
     }
-    for name, port in (("plain", 80), ("secure", 443)):
-        document = {"bindAddress": "::", "bindPort": port, "ssl": name == "secure", "httpGateway": {}}
+    delegated = {"delegatedHttpGateways": {"selector": {}}, "delegatedTcpGateways": {"selector": {}}}
+    for name, port in (("plain", 80), ("secure", 443), ("shared", 90)):
+        gateway = {"hybridGateway": delegated} if name == "shared" else {"httpGateway": {}}
+        document = {"bindAddress": "::", "bindPort": port, "ssl": name == "secure", **gateway}
         metadata = {"name": name, "namespace": NAMESPACE}
         world[Source(GATEWAY.name, Ref(NAMESPACE, name))] = {"metadata": metadata, **document}
     return world
@@ -129,7 +132,7 @@ class System:
         return found
 
     def served(self) -> dict[str, dict[str, bytes]]:
-        """What Envoys get, by role and by type and name."""
+        """What Envoys get, by role and by type and name, but for scripts: one that was used once stays."""
         found = {}
         for name in self.proxies:
             snapshot = self.pipeline.snapshot(Ref(NAMESPACE, name))
@@ -137,6 +140,7 @@ class System:
                 f"{kind} {each.name}": each.body
                 for kind, resources in snapshot.by_type.items()
                 for each in resources.by_name.values()
+                if each.name not in SCRIPTS
             }
         return found
 
