@@ -243,10 +243,7 @@ class Proxies:
             if made is not None and made.name not in {each.name for each in listeners}:
                 listeners.append(made)
                 clusters |= {each.name: each for each in done.clusters}
-                if made is done.resource:
-                    listeners += filter(None, [done.http3])
-                elif (kept := self._served(ref, http3_name(made.name))) is not None:
-                    listeners.append(kept)
+                listeners += self._beside(ref, made, done)
                 asking = done.secrets
                 if made is not done.resource:
                     asking = dict.fromkeys(names_asked_for(made.body), made.sources)
@@ -296,6 +293,14 @@ class Proxies:
             for name, each in known.items()
             if name not in made and any(mentions(one.body, [name.encode()]) for one in routes)
         }
+
+    def _beside(self, ref: Ref, made: Resource, done: TranslatedListener) -> Iterable[Resource]:
+        """The listener of HTTP/3 that goes with one, *made* anew or as it was."""
+        name = http3_name(made.name)
+        if any(each.name == name for each in self._proxies[ref].listeners):
+            return ()  # it is another's
+        beside = done.http3 if made is done.resource else self._served(ref, name)
+        return [beside] if beside is not None else ()
 
     def _served(self, ref: Ref, listener: str) -> Resource | None:
         """A listener as it is served until now."""

@@ -38,6 +38,8 @@ OF_ROUTES: list[Document] = [
     {"ratelimit": BUCKET | LIMITS},
     {"extauth": {"customAuth": {}}},
     {"stagedTransformations": {"early": TRANSFORMED, "regular": TRANSFORMED, "postRouting": TRANSFORMED}},
+    {"compression": {"disabled": True}, "sessionAffinity": {"header": "x-instance"}},
+    {"mirrors": [{"upstream": {"name": "raw", "namespace": "gloo-system"}, "percentage": 0}]},
 ]
 OF_HOSTS: list[Document] = [
     {"cors": ORIGIN, "corsPolicyMergeSettings": {"exposeHeaders": "UNION"}},
@@ -48,6 +50,7 @@ OF_HOSTS: list[Document] = [
     {"ratelimitEarly": BUCKET | LIMITS},
     {"extauth": {"disable": True}},
     {"headerManipulation": {"responseHeadersToAdd": [{"header": {"key": "x-a", "value": "b"}}]}},
+    {"compression": {"disabled": True}, "sessionAffinity": {"cookie": {"name": "instance"}}},
 ]
 UPDATES = "/stats?filter=lds.update_success|listener_modified|downstream_cx_drain_close"
 

@@ -32,6 +32,9 @@ STRATEGIES = {
 }
 
 
+Encoding = gloo.Gzip | gloo.Brotli | gloo.Zstd
+
+
 def with_gzip(wanted: gloo.Gzip, scope: Scope) -> Patch:
     numbers = {"memoryLevel": wanted.memory_level, "windowBits": wanted.window_bits}
     check(numbers, GZIP_RANGES, scope)
@@ -41,19 +44,19 @@ def with_gzip(wanted: gloo.Gzip, scope: Scope) -> Patch:
         compression_strategy=STRATEGIES[wanted.compression_strategy],
         window_bits=wanted.window_bits,
     )
-    return Patch(filters={FILTER: compressing("gzip", library, wanted)})
+    return Patch(filters={FILTER: compressing("gzip", library, wanted, hides(wanted, scope))})
 
 
 def with_brotli(wanted: gloo.Brotli, scope: Scope) -> Patch:
     check({"quality": wanted.quality, "windowBits": wanted.window_bits}, BROTLI_RANGES, scope)
     library = brotli.Brotli(quality=wanted.quality, window_bits=wanted.window_bits)
-    return Patch(filters={BROTLI_FILTER: compressing("brotli", library, wanted)})
+    return Patch(filters={BROTLI_FILTER: compressing("brotli", library, wanted, hides(wanted, scope))})
 
 
 def with_zstd(wanted: gloo.Zstd, scope: Scope) -> Patch:
     check({"compressionLevel": wanted.compression_level}, ZSTD_RANGES, scope)
     library = zstd.Zstd(compression_level=wanted.compression_level, enable_checksum=wanted.enable_checksum)
-    return Patch(filters={ZSTD_FILTER: compressing("zstd", library, wanted)})
+    return Patch(filters={ZSTD_FILTER: compressing("zstd", library, wanted, hides(wanted, scope))})
 
 
 def check(numbers: dict[str, int | None], ranges: dict[str, range], scope: Scope) -> None:
@@ -63,8 +66,16 @@ def check(numbers: dict[str, int | None], ranges: dict[str, range], scope: Scope
             scope.error(name, f"{value} is out of range; {allowed[0]} to {allowed[-1]}")
 
 
+def hides(wanted: Encoding, scope: Scope) -> bool:
+    """Whether this filter is to hide from the upstream what the client accepts. If one encoding asks for that
+    the last does it, for filters after it could compress nothing."""
+    options = (scope.options.gzip, scope.options.brotli, scope.options.zstd)  # in the order of their filters
+    there = [each for each in options if each is not None]
+    return wanted is there[-1] and any(each.remove_accept_encoding_header for each in there)
+
+
 def compressing(
-    name: str, library: betterproto2.Message, wanted: gloo.Gzip | gloo.Brotli | gloo.Zstd
+    name: str, library: betterproto2.Message, wanted: Encoding, hiding: bool = False
 ) -> compressor.Compressor:
     """Browsers like all encodings equally and name gzip first, which Envoy would then take."""
     return compressor.Compressor(
@@ -77,7 +88,7 @@ def compressing(
                 min_content_length=wanted.content_length, content_type=list(wanted.content_type)
             ),
             disable_on_etag_header=wanted.disable_on_etag_header,
-            remove_accept_encoding_header=wanted.remove_accept_encoding_header,
+            remove_accept_encoding_header=hiding,
         ),
     )
 

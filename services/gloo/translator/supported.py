@@ -169,7 +169,10 @@ REFUSED: Mapping[tuple[str, str], str] = {
         "not supported; have Envoy assume the role by its environment (enableCredentialsDiscovey)",
     ),
     ("AwsEc2UpstreamSpec", "roleArn"): "not supported; use a key of the role, with its session's token",
-    ("SDSConfig", "callCredentials"): "Envoy's own gRPC client sends no token; use clusterName, with TLS there",
+    (
+        "SDSConfig",
+        "callCredentials",
+    ): "Envoy's own gRPC client sends no token; use clusterName, with TLS there",
     ("ListenerTracingSettings", "openCensusConfig"): "Envoy no longer has it; use openTelemetryConfig",
     ("Destination", "kube"): "there is no Kubernetes here; use upstream or consul",
     ("Address", "pipe"): "a DNS server has an IP address; use socketAddress",

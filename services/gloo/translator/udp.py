@@ -67,7 +67,7 @@ def translate_udp(
         reports=reports,
         tls=NO_CONFIGS,
         secrets={},
-        selections=frozenset(found.selections),
+        selections=frozenset(found.selections if made is not None else ()),
     )
 
 

@@ -80,6 +80,18 @@ async def test_answers_are_compressed_as_the_client_likes_best(tmp_path: Path) -
         assert await encoding(client, "/off", BROWSER) == ""
 
 
+async def test_an_upstream_need_not_know_what_the_client_accepts(tmp_path: Path) -> None:
+    hiding = {"contentLength": 1, "removeAcceptEncodingHeader": True}
+    async with (
+        Backend("here") as here,
+        serving(
+            tmp_path, [route("/", "here")], {"here": [here]}, gzip=hiding, brotli={"contentLength": 1}
+        ) as client,
+    ):
+        assert await encoding(client, "/", "br") == "br"
+        assert "accept-encoding" not in here.last["headers"]
+
+
 async def test_copies_go_to_all_mirrors(tmp_path: Path) -> None:
     names = ("here", "shadow", "always", "never")
     async with contextlib.AsyncExitStack() as stack:

@@ -14,7 +14,6 @@ from services.gloo.translator.supported import (
     ENTERPRISE,
     ENTERPRISE_ONLY,
     FIELDS_READ,
-    NOT_YET,
     PACKAGE,
     REFUSED,
     UNCHECKED,
