@@ -128,6 +128,7 @@ async def test_requests_call_functions(site: Site) -> None:
         b"\x00payload",
         x_amz_log_type="Tail",
         x_amz_security_token="t",
+        authorization="Basic YTpi",
         cookie="a=b",
     )
     assert (call.function, call.qualifier, call.kind) == ("echo", "$LATEST", "RequestResponse")
@@ -147,7 +148,9 @@ async def test_requests_call_functions(site: Site) -> None:
     assert (status, text, aws.calls[-1].kind) == (202, "", "Event")
 
     # the request as an event
-    call = await site.called("/wrapped/a?b=1&b=2&c", b'caf\xc3\xa9 "', method="PUT", x_a="1")
+    call = await site.called(
+        "/wrapped/a?b=1&b=2&c", b'caf\xc3\xa9 "', method="PUT", x_a="1", authorization="Basic YTpi"
+    )
     event = json.loads(call.body)
     assert event | {"headers": {}, "multiValueHeaders": {}} == {
         "httpMethod": "PUT",
@@ -161,6 +164,7 @@ async def test_requests_call_functions(site: Site) -> None:
         "isBase64Encoded": False,
     }
     assert event["headers"]["x-a"] == "1"
+    assert event["headers"]["authorization"] == "Basic YTpi"
     assert event["headers"]["host"] == f"127.0.0.1:{site.stack.http_port}"
     assert event["multiValueHeaders"]["x-a"] == ["1"]
     assert call.headers["content-type"] == "application/json"

@@ -10,7 +10,7 @@ function envoy_on_request(handle)
   end
   headers:replace(":path", path)
   headers:replace(":method", "POST")
-  local terms = {}
+  local terms = { "authorization" }
   for name in pairs(headers) do
     if name:sub(1, 6) == "x-amz-" then terms[#terms + 1] = name end
   end
