@@ -6,20 +6,26 @@ That of the last stage stands behind the router, which sends a request through i
 
 from __future__ import annotations
 
+from typing import Any
+
 import betterproto2
 
 from protos import gloo
-from protos.envoy import lua, route
+from protos.envoy import core, lua, route
 from services.gloo.plugin import ALL, Feature, HttpFilter, Patch, Scope, Stage, within
 from services.gloo.transformations import source
-from services.gloo.transformations.programs import Data, plain_program, stage_program, to_json
-from services.gloo.translator.scripts import Script, script, script_filter
+from services.gloo.transformations.programs import DETAILS, Data, plain_program, stage_program, to_json
+from services.gloo.translator.scripts import Script, script
 from shared.codec.wellknown import struct_of
 
 RUNTIME = source("json.lua", "runtime.lua")
 EARLY, REGULAR = "gloo.transformation.early", "gloo.transformation.regular"
 POST_ROUTING = "gloo.transformation.post_routing"
 OFF = route.FilterConfig(disabled=True)
+TELL_DETAILS = core.HeaderValueOption(
+    header=core.HeaderValue(key=DETAILS, value="%RESPONSE_CODE_DETAILS%"),
+    append_action=core.HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
+)
 
 
 def transform_in_stages(staged: gloo.TransformationStages, scope: Scope) -> Patch:
@@ -33,20 +39,40 @@ def transform_in_stages(staged: gloo.TransformationStages, scope: Scope) -> Patc
         early = staged.early or gloo.RequestResponseTransformations()
         leaves = any(each.clear_route_cache for each in early.request_transforms)
         filters[REGULAR] = per_route({}) if leaves else OFF
-    for name, at, stage in (
+    stages = (
         (EARLY, "early", staged.early),
         (REGULAR, "regular", staged.regular),
         (POST_ROUTING, "postRouting", staged.post_routing),
-    ):
-        if stage is not None:
-            filters[name] = per_route(stage_program(stage, bool(staged.escape_characters), within(scope, at)))
+    )
+    programs = {
+        name: stage_program(stage, bool(staged.escape_characters), within(scope, at))
+        for name, at, stage in stages
+        if stage is not None
+    }
+    fields: dict[str, Any] = {}
+    if asking := [name for name, _, stage in stages[:2] if stage is not None and asks_for_details(stage)]:
+        programs[asking[0]]["hide"] = DETAILS  # the last on an answer's way
+        fields = {"response_headers_to_add": [TELL_DETAILS]}
+    filters |= {name: per_route(program) for name, program in programs.items()}
     if staged.post_routing is not None:
-        for i, each in enumerate(staged.post_routing.request_transforms):
-            if each.clear_route_cache:
-                scope.error(
-                    f"postRouting.requestTransforms[{i}].clearRouteCache", "too late to choose a route"
-                )
-    return Patch(filters=filters)
+        check_post_routing(staged.post_routing, within(scope, "postRouting"))
+    return Patch(fields=fields, filters=filters)
+
+
+def asks_for_details(stage: gloo.RequestResponseTransformations) -> bool:
+    return any(each.response_code_details for each in stage.response_transforms)
+
+
+def check_post_routing(stage: gloo.RequestResponseTransformations, scope: Scope) -> None:
+    """Behind the router the route is chosen, and nothing is known yet of how the answer comes about."""
+    for i, request in enumerate(stage.request_transforms):
+        if request.clear_route_cache:
+            scope.error(f"requestTransforms[{i}].clearRouteCache", "too late to choose a route")
+    for i, answer in enumerate(stage.response_transforms):
+        if answer.response_code_details:
+            scope.error(
+                f"responseTransforms[{i}].responseCodeDetails", "not known there; use regular or early"
+            )
 
 
 def transform(given: gloo.Transformations, scope: Scope) -> Patch:
@@ -70,14 +96,13 @@ def runtime(name: str) -> Script:
 
 
 SCRIPTS = {name: runtime(name) for name in (EARLY, REGULAR, POST_ROUTING)}
-BEHIND_ROUTER = script_filter(POST_ROUTING)
 
 
 READS = {
     "TransformationStages": ("early", "regular", "postRouting", "escapeCharacters"),
     "RequestResponseTransformations": ALL,
     "RequestMatch": ALL,
-    "ResponseMatch": ("matchers", "responseTransformation"),
+    "ResponseMatch": ALL,
     "Transformations": ALL,
     "Transformation": ("transformationTemplate", "headerBodyTransform"),
     "TransformationTemplate": (

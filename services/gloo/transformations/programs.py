@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ UNSET: tuple[Any, ...] = (None, False, [])
 TEMPLATES = ("body", "template")  # an empty one stands for an empty text
 
 PSEUDO = {False: (":authority", ":method", ":path"), True: (":status",)}  # by whether it is an answer
+DETAILS = "x-gloo-response-code-details"  # where the router tells Envoy's reason for an answer
 FRAMING = ("content-length", "transfer-encoding")
 MODES = {
     gloo.ExtractionMode.EXTRACT: "extract",
@@ -73,8 +75,12 @@ def answer_program(answer: gloo.ResponseMatch, scope: Scope, keep: set[str], esc
         scope.error("responseTransformation", "required")
     wanted = gloo.Matcher(prefix="/", headers=list(answer.matchers))
     check_matcher(wanted, "", scope, headers="matchers")
+    headers = values_program(answer.matchers, "matchers", scope)
+    if answer.response_code_details:
+        details = re.sub(r"\s", "_", answer.response_code_details)  # as Envoy writes them
+        headers.append({"name": DETAILS, "value": details})
     return {
-        "headers": values_program(answer.matchers, "matchers", scope),
+        "headers": headers,
         "response": transformation(
             answer.response_transformation, "responseTransformation", escape, scope, keep
         ),

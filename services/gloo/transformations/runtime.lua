@@ -715,19 +715,24 @@ end
 -- The transformation that was chosen with the request, else the first that the answer fits
 local function response_transformation(handle, kept)
   local text = kept.program or handle:filterContext():get("program")
-  if not text or kept.failed then return nil end
+  if not text then return nil end
   local program = program_of(text)
+  if kept.failed then return nil, program.hide end
   local chosen = program.requests[kept.choice]
-  if chosen and chosen.response then return chosen.response end
+  if chosen and chosen.response then return chosen.response, program.hide end
   for _, choice in ipairs(program.responses) do
-    if all_fit(choice.headers, function(name) return handle:headers():get(name) end) then return choice.response end
+    if all_fit(choice.headers, function(name) return handle:headers():get(name) end) then
+      return choice.response, program.hide
+    end
   end
+  return nil, program.hide
 end
 
 function envoy_on_response(handle)
   local there = handle:streamInfo():dynamicMetadata():get(FILTER)
   local kept = there and there.kept or { headers = {} }
-  local good, given = pcall(response_transformation, handle, kept)
+  local good, given, hide = pcall(response_transformation, handle, kept)
+  if good and hide then handle:headers():remove(hide) end
   if good and not given then return end
   local status = handle:headers():get(":status")
   local bodiless = kept.bodiless or BODILESS[status]

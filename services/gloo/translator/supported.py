@@ -196,7 +196,6 @@ REFUSED: Mapping[tuple[str, str], str] = {
         ),
         "settings of Gloo's plugins, of which there are none; each feature has an option of its own",
     ),
-    ("ResponseMatch", "responseCodeDetails"): "not supported; match the answer's headers, :status is one",
     ("TransformationTemplate", "spanTransformer"): "not supported; name spans by the route's tracing options",
     (
         "HealthCheck",

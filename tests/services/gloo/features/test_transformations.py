@@ -235,6 +235,28 @@ POST_ROUTING = {
         ],
     }
 }
+DETAILS = {
+    "early": {
+        "responseTransforms": [
+            {
+                "responseCodeDetails": "via_upstream",
+                "responseTransformation": {
+                    "transformationTemplate": {"passthrough": {}, "headers": texts(x_early="of the upstream")}
+                },
+            }
+        ]
+    },
+    "regular": {
+        "responseTransforms": [
+            {
+                "responseCodeDetails": "direct_response",
+                "responseTransformation": {
+                    "transformationTemplate": {"passthrough": {}, "headers": texts(x_regular="of Envoy")}
+                },
+            }
+        ]
+    },
+}
 BY_STATUS = [
     {
         "matchers": [{"name": ":status", "value": "404"}],
@@ -301,6 +323,12 @@ ROUTES = [
         },
     ),
     route("/around", {}),
+    route("/details", {"stagedTransformations": DETAILS}),
+    {
+        "matchers": [{"prefix": "/direct"}],
+        "directResponseAction": {"status": 200},
+        "options": {"stagedTransformations": DETAILS},
+    },
     route("/post", {"stagedTransformations": POST_ROUTING, "retries": {"retryOn": "5xx", "numRetries": 1}}),
     {
         "matchers": [{"prefix": "/destination"}],
@@ -533,6 +561,16 @@ async def test_a_new_path_can_choose_the_route_anew(gateway: Gateway) -> None:
     assert answer.seen["path"] == "/moved"
     assert answer.seen["headers"]["x-around"] == "yes", "of the virtual host, as /moved has no options"
     assert answer.headers["x-answer"] == "early /stages"
+
+
+async def test_answers_are_told_apart_by_how_they_came_about(gateway: Gateway) -> None:
+    passed = await gateway.ask("/details", x_answer="{}")
+    direct = await gateway.ask("/direct")
+
+    assert passed.headers["x-early"] == "of the upstream"
+    assert direct.headers["x-regular"] == "of Envoy"
+    for answer, others in ((passed, "x-regular"), (direct, "x-early")):
+        assert not {others, "x-gloo-response-code-details"} & answer.headers.keys()
 
 
 async def test_each_try_is_transformed_after_routing(gateway: Gateway) -> None:
