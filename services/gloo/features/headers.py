@@ -59,7 +59,7 @@ def removed(names: Sequence[str], where: str, scope: Scope) -> list[str]:
 FEATURES = (
     Feature(
         name="headerManipulation",
-        reads={"HeaderManipulation": ALL, "HeaderValueOption": ALL, "HeaderValue": ALL},
+        reads={"HeaderManipulation": ALL, "HeaderValueOption": ("header", "append"), "HeaderValue": ALL},
         on_route=manipulate,
         on_virtual_host=manipulate,
         on_destination=manipulate,

@@ -168,6 +168,10 @@ REFUSED: Mapping[tuple[str, str], str] = {
         (("AwsUpstreamSpec", "roleArn"), ("AwsUpstreamSpec", "disableRoleChaining")),
         "not supported; have Envoy assume the role by its environment (enableCredentialsDiscovey)",
     ),
+    (
+        "HeaderValueOption",
+        "headerSecretRef",
+    ): "it would be on disk and in Envoy's admin pages; have an external authorization service add it",
     ("AwsEc2UpstreamSpec", "roleArn"): "not supported; use a key of the role, with its session's token",
     (
         "SDSConfig",
