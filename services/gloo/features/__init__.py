@@ -93,5 +93,5 @@ FEATURES: tuple[Feature, ...] = (
     *upstream_proxy_protocol.FEATURES,
 )
 
-SCRIPTS = {**aws_lambda.SCRIPTS, **transformations.SCRIPTS}
+SCRIPTS = {**aws_lambda.SCRIPTS, **external_auth.SCRIPTS, **transformations.SCRIPTS}
 """The filters that are Lua programs of ours, by name."""

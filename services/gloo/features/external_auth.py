@@ -15,11 +15,22 @@ from datetime import timedelta
 import betterproto2
 
 from protos import gloo
-from protos.envoy import core, early_headers, envoy_type, ext_authz, lua, matcher, mutation_rules, route
+from protos.envoy import (
+    core,
+    early_headers,
+    envoy_type,
+    ext_authz,
+    fault,
+    lua,
+    matcher,
+    mutation_rules,
+    route,
+)
 from services.gloo import checks
 from services.gloo.features.asked_services import asked_cluster, asked_over_grpc, patience
 from services.gloo.features.connection_manager import EARLY
 from services.gloo.plugin import ALL, Feature, HttpFilter, Patch, Scope, Stage, within
+from services.gloo.translator.scripts import script
 from services.gloo.values import regex_matcher
 from shared.codec.encode import pack
 from shared.codec.wellknown import struct_of
@@ -34,7 +45,6 @@ URI = "http://not-used.example.com/"  # Envoy wants one, and asks the cluster
 STATUSES = frozenset(status.value for status in envoy_type.StatusCode if status.value >= 200)
 OFF = route.FilterConfig(disabled=True)
 GUARDING = """\
--- gloo.extauth-guard
 -- The filter that the context names must have asked; it leaves behind how long that took.
 function envoy_on_request(handle)
   local filter = handle:filterContext():get("asked")
@@ -43,6 +53,15 @@ function envoy_on_request(handle)
   end
 end
 """
+
+
+def closed() -> fault.HttpFault:
+    """Lets nothing pass."""
+    share = envoy_type.FractionalPercent(numerator=100)
+    return fault.HttpFault(abort=fault.FaultAbort(http_status=403, percentage=share))
+
+
+SCRIPTS = {GUARD: script(GUARD, GUARDING, without=pack(closed()))}
 
 
 def filter_of(service: str) -> str:
@@ -255,9 +274,7 @@ FEATURES = (
             name=GUARD,
             stage=Stage.AUTHN,
             weight=1,
-            config=lua.Lua(
-                default_source_code=core.DataSource(inline_string=GUARDING), clear_route_cache=False
-            ),
+            config=lua.Lua(),
         ),
     ),
     Feature(

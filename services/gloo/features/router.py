@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from protos import gloo
 from protos.envoy import hcm, router, upstream_codec
-from services.gloo.features.transformations import BEHIND_ROUTER
+from services.gloo.features.transformations import POST_ROUTING, SCRIPTS
 from services.gloo.plugin import ALL, Feature, HttpFilter, Patch, Policy, Scope, Stage
 from shared.codec.encode import pack
 
 ROUTER = "envoy.filters.http.router"
 CODEC = "envoy.filters.http.upstream_codec"  # ends the way of a request
-BEHIND = [BEHIND_ROUTER, hcm.HttpFilter(name=CODEC, typed_config=pack(upstream_codec.UpstreamCodec()))]
+BEHIND = [
+    SCRIPTS[POST_ROUTING].filter,
+    hcm.HttpFilter(name=CODEC, typed_config=pack(upstream_codec.UpstreamCodec())),
+]
 
 
 def forward(options: gloo.Router, scope: Scope) -> Patch:

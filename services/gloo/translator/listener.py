@@ -39,7 +39,6 @@ from services.gloo.translator.names import HTTP_STAT_PREFIX, route_configuration
 from services.gloo.translator.network import network_filters as first_filters
 from services.gloo.translator.network import packed
 from services.gloo.translator.patches import Joined, join_patches
-from services.gloo.translator.scripts import script_filter
 from services.gloo.translator.secret import names_asked_for
 from services.gloo.translator.sources import Origin, Reports, attribute, origins_of
 from services.gloo.translator.supported import refuse_unread
@@ -299,7 +298,7 @@ def http_filters(joined: Joined) -> list[hcm.HttpFilter]:
     declared = {f.filter.name: f.filter for f in FEATURES if f.filter is not None}
     declared |= {each.name: each for each in joined.waiting}
     return [
-        script_filter(each.name)
+        SCRIPTS[each.name].filter
         if each.name in SCRIPTS
         else hcm.HttpFilter(
             name=each.name,

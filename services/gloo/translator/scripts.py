@@ -20,37 +20,40 @@ from shared.codec.encode import encode, pack
 PREFIX = "gloo."
 NOTHING = pack(header_mutation.HeaderMutation())
 """What stands in for code that nobody uses; it may stand behind the router, too."""
-_TYPES = [pack(lua.Lua()).type_url, NOTHING.type_url]
 _SETTINGS = pack(lua.LuaPerRoute()).type_url.encode()
 _USED = re.compile(
-    rb"(%s[a-z_.]+)\x12.{1,4}?\x0a%c%s" % (re.escape(PREFIX.encode()), len(_SETTINGS), re.escape(_SETTINGS)),
+    rb"(%s[a-z_.-]+)\x12.{1,4}?\x0a%c%s" % (re.escape(PREFIX.encode()), len(_SETTINGS), re.escape(_SETTINGS)),
     re.DOTALL,
 )
 
 
-def script_filter(name: str) -> hcm.HttpFilter:
-    """The filter as it stands everywhere, off until a route has settings for it."""
-    asked = core.ExtensionConfigSource(config_source=ADS, type_urls=_TYPES, default_config=NOTHING)
-    return hcm.HttpFilter(name=name, config_discovery=asked, disabled=True)
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A filter as it stands everywhere, off until a route has settings for it, and what an Envoy gets for its
+    name when it is used and when not."""
+
+    filter: hcm.HttpFilter
+    used: Resource
+    unused: Resource
+
+
+def script(name: str, code: str, *, without: protobuf.Any = NOTHING) -> Script:
+    """The filter *name*, which does *without* its code as long as that is not used."""
+    program = pack(lua.Lua(default_source_code=core.DataSource(inline_string=code), clear_route_cache=False))
+    asked = core.ExtensionConfigSource(
+        config_source=ADS, type_urls=[program.type_url, without.type_url], default_config=without
+    )
+    return Script(
+        filter=hcm.HttpFilter(name=name, config_discovery=asked, disabled=True),
+        used=_served(name, program),
+        unused=_served(name, without),
+    )
+
+
+def _served(name: str, config: protobuf.Any) -> Resource:
+    return resource(name, encode(core.TypedExtensionConfig(name=name, typed_config=config)))
 
 
 def scripts_in(body: bytes) -> frozenset[str]:
     """The scripts that an encoded virtual host has settings for."""
     return frozenset(each[1].decode() for each in _USED.finditer(body))
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """What an Envoy gets for the name of a script that is used, and of one that is not."""
-
-    used: Resource
-    unused: Resource
-
-
-def script(name: str, code: str) -> Script:
-    program = lua.Lua(default_source_code=core.DataSource(inline_string=code), clear_route_cache=False)
-    return Script(used=_served(name, pack(program)), unused=_served(name, NOTHING))
-
-
-def _served(name: str, config: protobuf.Any) -> Resource:
-    return resource(name, encode(core.TypedExtensionConfig(name=name, typed_config=config)))
