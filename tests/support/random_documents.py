@@ -167,7 +167,17 @@ USUAL |= {
 }
 NEEDED = {"header", "destination", "hosts", "pattern", "resetHeaders", "destinations", "single", "multi"}
 NEEDED |= {"routeAction", "redirectAction", "directResponseAction", "upstream", "consul", "static"}
-NEEDED |= {"defaultValue", "defaultLimit", "virtualHost", "routes", "matchers", "tcpHosts", "matchedGateways"}
+NEEDED |= {
+    "httpGateway",
+    "tcpGateway",
+    "defaultValue",
+    "defaultLimit",
+    "virtualHost",
+    "routes",
+    "matchers",
+    "tcpHosts",
+    "matchedGateways",
+}
 SINGLE = {"healthChecks"}  # lists of one, says Envoy
 FEW = {"matchers", "domains"}  # a route that delegates has one, and who has many is in others' way
 SECRETS = {"ns.a": {"pair": True}, "ns.b": {"pair": True, "trusted": True}}
@@ -274,6 +284,8 @@ def message(name: str, random: Case, depth: int = 0) -> dict[str, Any]:
     name = name.removeprefix(PACKAGE)
     if name == "ResourceRef":
         return named(random.choice(NAMES[:3] if random.random() < 0.9 else NAMES))
+    if name == "PolicyTargetReferenceWithSectionName":
+        return {"kind": "Gateway", "name": random.choice(NAMES)}
     fields = MESSAGES[name if name in MESSAGES else PACKAGE + name]
     made: dict[str, Any] = {}
     chosen = choices(name, fields, random)
