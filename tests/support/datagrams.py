@@ -61,7 +61,10 @@ class Client(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: Address) -> None:
         self.heard.put_nowait(data)
 
+    def send(self, text: bytes) -> None:
+        self._transport.sendto(text)
+
     async def ask(self, text: bytes, within: float = 10.0) -> bytes:
         """Send *text*; the next answer, or TimeoutError."""
-        self._transport.sendto(text)
+        self.send(text)
         return await asyncio.wait_for(self.heard.get(), within)

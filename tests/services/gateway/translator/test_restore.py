@@ -65,6 +65,20 @@ def test_a_restart_in_which_everything_is_wrong_serves_what_was_served() -> None
     assert len(findings(translation)) == len(WORLD)
 
 
+def test_a_gateway_of_udp_that_is_wrong_after_a_restart_serves_what_was_served() -> None:
+    gateway = {"destination": {"upstream": {"name": "dns"}}, "options": {"idleTimeout": "5s"}}
+    world = [GATEWAY, {**SECURE, "bindPort": 8080, "udpGateway": gateway}]
+    del world[1]["httpGateway"]
+    apply(before := Translation(NAMESPACE), world)
+    stored = orjson.loads(orjson.dumps(documents(before)))
+
+    after = Translation(NAMESPACE)
+    after.adopt(restore(stored))
+    apply(after, [world[0], broken(world[1])])
+
+    assert documents(after) == stored
+
+
 def test_a_part_of_a_merged_host_is_taken_out_of_it() -> None:
     for name in ("b1", "b2"):
         world = [broken(each) if each["metadata"]["name"] == name else each for each in WORLD]

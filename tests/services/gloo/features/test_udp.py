@@ -77,6 +77,8 @@ async def test_datagrams_go_to_the_upstream_and_back(tmp_path: Path) -> None:
         assert len(one.clients) == 2  # it was silent for too long
         assert (await envoy.stats("^udp.to-one.downstream_sess_total$")).popitem()[1] >= 2
 
+        brief.send(b"a" * 8000)  # longer than by default
+        await eventually(lambda: envoy.stats("rx_datagram_dropped$"), until=lambda told: 1 in told.values())
         async with Client.to(long) as talker:
             assert len(await talker.ask(b"a" * 8000)) == 8000 + len(b"one hears ")
 
