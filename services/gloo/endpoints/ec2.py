@@ -176,9 +176,10 @@ class Fleets:
         self, http: aiohttp.ClientSession, question: Question, key: Key, form: bytes
     ) -> ElementTree.Element:
         url = f"{self._endpoint.replace('{region}', question.region).rstrip('/')}/"
-        headers = sign_post(url, {"content-type": FORM}, form, key=key, region=question.region, service="ec2")
         try:
-            async with http.post(url, data=form, headers=headers) as answer:
+            named = {"content-type": FORM}
+            headers = sign_post(url, named, form, key=key, region=question.region, service="ec2")
+            async with http.post(url, data=form, headers=headers, allow_redirects=False) as answer:
                 raw = await answer.content.read(MOST_BYTES)
                 while more := await answer.content.read(MOST_BYTES):
                     raw += more

@@ -8,7 +8,7 @@ from protos import gloo
 from services.gloo import checks
 from services.gloo.features.aws_lambda import REGION, REQUIRED
 from services.gloo.plugin import Feature, Patch, Scope
-from services.gloo.translator.secret import look_up
+from services.gloo.translator.secret import look_up_key
 
 FLEET = "Fleet"  # what is read of an Upstream's instances, by its own reference
 DEFAULT_PORT = 80
@@ -35,10 +35,8 @@ def check(spec: gloo.AwsEc2UpstreamSpec, scope: Scope) -> Patch:
         if not (each.kv_pair.key if each.kv_pair is not None else each.key):
             at = "kvPair.key" if each.kv_pair is not None else "key"
             scope.error(f"filters[{i}].{at}", REQUIRED)
-    if spec.secret_ref is not None and (found := look_up(spec.secret_ref, scope)) is not None:
-        ref, known = found
-        if not known.keys and not known.problem:
-            scope.error("secretRef", f"Secret {ref}: is of kind tls; aws is needed")
+    if spec.secret_ref is not None:
+        look_up_key(spec.secret_ref, scope)
     return Patch()
 
 

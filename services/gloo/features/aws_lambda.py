@@ -18,13 +18,13 @@ from protos import gloo
 from protos.envoy import core, hcm, lua
 from services.gloo import checks
 from services.gloo.features.router import BEHIND
-from services.gloo.plugin import Feature, HttpFilter, Patch, Scope, Stage
+from services.gloo.plugin import Feature, HttpFilter, Patch, Scope, Stage, within
 from services.gloo.transformations import source
 from services.gloo.translator.names import ref_of
 from services.gloo.translator.scripts import script
 from services.gloo.translator.secret import (
     SIGNING_FILTER,
-    look_up,
+    look_up_key,
     signed_by,
     signing_filter,
     signing_name,
@@ -35,7 +35,7 @@ from shared.codec.wellknown import struct_of
 FILTER = "gloo.lambda"
 CALL = "gloo.lambda.call"
 REGION = re.compile(r"[a-z]{2,}(-[a-z0-9]+)+")
-FUNCTION = re.compile(r"[A-Za-z0-9_.:$-]{1,170}")
+FUNCTION = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.:$-]{1,170}")
 QUALIFIER = re.compile(r"[A-Za-z0-9_$-]{1,128}")
 ACCOUNT = re.compile(r"[0-9]{12}")
 REQUIRED = "required"
@@ -50,15 +50,11 @@ def check(spec: gloo.AwsUpstreamSpec, scope: Scope) -> Patch:
         scope.error("awsAccountId", f"{checks.shown(spec.aws_account_id)} is no account: 12 digits")
     names = set[str]()
     for i, each in enumerate(spec.lambda_functions):
-        check_function(each, within_list(scope, i), names)
+        check_function(each, within(scope, f"lambdaFunctions[{i}]"), names)
     if spec.destination_overrides is not None and spec.destination_overrides.logical_name:
         scope.error("destinationOverrides.logicalName", "goes with a route; it says which function is called")
     *others, codec = BEHIND
     return Patch(protocol={"http_filters": [*others, CALLING, *signature(spec, scope), codec]})
-
-
-def within_list(scope: Scope, i: int) -> Scope:
-    return replace(scope, path=f"{scope.path}.lambdaFunctions[{i}]")
 
 
 def check_function(given: gloo.LambdaFunctionSpec, scope: Scope, names: set[str]) -> None:
@@ -79,46 +75,39 @@ def signature(spec: gloo.AwsUpstreamSpec, scope: Scope) -> list[hcm.HttpFilter]:
     """The filter that signs: by its name where the key is a Secret, which may change."""
     host = endpoint_of(spec, scope).netloc
     if spec.secret_ref is not None:
-        if (found := look_up(spec.secret_ref, scope)) is None:
-            return []
-        ref, known = found
-        if not known.keys and not known.problem:
-            scope.error("secretRef", f"Secret {ref}: is of kind tls; aws is needed")
-        return [signed_by(signing_name(ref, spec.region, host))]
+        ref = look_up_key(spec.secret_ref, scope)
+        return [signed_by(signing_name(ref, spec.region, host))] if ref is not None else []
     if not scope.policy.aws.enable_credentials_discovey:
         scope.error("secretRef", NO_KEY)
     return [hcm.HttpFilter(name=SIGNING_FILTER, typed_config=pack(signing_filter(spec.region, host)))]
 
 
 def endpoint_of(spec: gloo.AwsUpstreamSpec, scope: Scope) -> SplitResult:
-    """Where functions of the region are called."""
+    """Where functions of the region are called; AWS's own endpoint in place of one that cannot be."""
     region = spec.region if REGION.fullmatch(spec.region) else "none"
     china = ".cn" if region.startswith("cn-") else ""
-    usual = f"https://lambda.{region}.amazonaws.com{china}"
-    given = urlsplit(scope.policy.aws.lambda_endpoint.replace("{region}", region) or usual)
-    if endpoint_problem(given):
-        return urlsplit(usual)
-    return given
+    given = parse_endpoint(scope.policy.aws.lambda_endpoint.replace("{region}", region))
+    return given or urlsplit(f"https://lambda.{region}.amazonaws.com{china}")
 
 
-def endpoint_problem(given: SplitResult) -> str | None:
-    """Whether *given* is a scheme, a host and a port, and nothing else."""
+def parse_endpoint(given: str) -> SplitResult | None:
+    """A scheme, a host and perhaps a port, None for anything else."""
     try:
-        port = given.port or 443
+        found = urlsplit(given)
+        port = found.port or 443
     except ValueError:
-        port = 0
-    host = given.hostname or ""
-    beside = given.username is not None or given.path.strip("/") or given.query or given.fragment
-    if given.scheme in ("http", "https") and not (checks.host_name(host) or checks.port(port) or beside):
         return None
-    return "needs http:// or https:// and a host, with a port if need be"
+    beside = found.username is not None or found.path.strip("/") or found.query or found.fragment
+    wrong = beside or checks.host_name(found.hostname or "") or checks.port(port)
+    return None if wrong or found.scheme not in ("http", "https") else found
 
 
 def as_static(upstream: gloo.Upstream, spec: gloo.AwsUpstreamSpec, scope: Scope) -> gloo.Upstream:
     """The Upstream as one whose only host is AWS's API."""
-    if problem := endpoint_problem(urlsplit(scope.policy.aws.lambda_endpoint or "https://usual")):
-        replace(scope, path="settings.gloo.awsOptions").error("lambdaEndpoint", problem)
-    found = endpoint_of(spec, scope)
+    found, given = endpoint_of(spec, scope), scope.policy.aws.lambda_endpoint
+    if given and parse_endpoint(given.replace("{region}", "none")) is None:
+        text = "needs http:// or https:// and a host, with a port if need be"
+        replace(scope, path="settings.gloo.awsOptions").error("lambdaEndpoint", text)
     secure = found.scheme == "https"
     host = gloo.StaticHost(addr=found.hostname or "", port=found.port or (443 if secure else 80))
     return replace(upstream, static=gloo.StaticUpstreamSpec(hosts=[host], use_tls=secure))
@@ -139,10 +128,8 @@ def call(
     given: gloo.AwsDestinationSpec | None, spec: gloo.AwsUpstreamSpec, scope: Scope
 ) -> dict[str, betterproto2.Message]:
     """The settings of both filters that make a route's requests calls of a function."""
-    wanted, common = (
-        given or gloo.AwsDestinationSpec(),
-        spec.destination_overrides or gloo.AwsDestinationSpec(),
-    )
+    wanted = given or gloo.AwsDestinationSpec()
+    common = spec.destination_overrides or gloo.AwsDestinationSpec()
     function = function_of(wanted.logical_name, spec, scope)
     if function is None:
         return {}
@@ -196,7 +183,11 @@ FEATURES = (
         name="aws",
         reads={
             "AwsUpstreamSpec": (
-                *("region", "secretRef", "lambdaFunctions", "awsAccountId", "destinationOverrides"),
+                "region",
+                "secretRef",
+                "lambdaFunctions",
+                "awsAccountId",
+                "destinationOverrides",
             ),
             "LambdaFunctionSpec": ("logicalName", "lambdaFunctionName", "qualifier"),
             "AwsDestinationSpec": (

@@ -86,8 +86,7 @@ class SecretTable:
 
 def other_kind(secret: gloo.Secret, before: Known | None) -> str:
     """What is wrong with the kind of a *secret*; one whose last good version is in use cannot change it."""
-    kind = kind_of(secret)
-    wanted = "tls or aws" if before is None or before == Known(problem=before.problem) else "tls"
-    if before is not None and before.keys:
-        wanted = "aws"
-    return "" if kind in wanted.split(" or ") else f"is of kind {kind or 'none'}; {wanted} is needed"
+    usable, kind = ["tls", "aws"], kind_of(secret)
+    if before is not None and (before.keys or before.pair or before.trusted):
+        usable = ["aws" if before.keys else "tls"]
+    return "" if kind in usable else f"is of kind {kind or 'none'}; {' or '.join(usable)} is needed"

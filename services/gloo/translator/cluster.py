@@ -225,7 +225,9 @@ def pipe_fields(
 def fleet_fields(
     upstream: gloo.Upstream, spec: gloo.AwsEc2UpstreamSpec, name: str, scope: Scope
 ) -> dict[str, Any]:
-    """A cluster of the instances that were found in EC2, which are asked for elsewhere."""
+    """A cluster of the instances that were found in EC2, which is asked for what is read here."""
+    if scope.report.errors:
+        return {}
     metadata = upstream.metadata or gloo.Metadata()
     found: Fleet = scope.read(FLEET, Ref(metadata.namespace, metadata.name)) or Fleet()
     if not found.asked:

@@ -63,6 +63,16 @@ def look_up(reference: gloo.ResourceRef, scope: Scope) -> tuple[Ref, Known] | No
     return ref, known
 
 
+def look_up_key(reference: gloo.ResourceRef, scope: Scope) -> Ref | None:
+    """The same of one that is to hold a key of AWS."""
+    if (found := look_up(reference, scope)) is None:
+        return None
+    ref, known = found
+    if not known.keys and not known.problem:
+        scope.error("secretRef", f"Secret {ref}: is of kind tls; aws is needed")
+    return ref
+
+
 def pair_name(ref: Ref) -> str:
     return f"{PAIR}:{ref.namespace}/{ref.name}"
 
