@@ -279,17 +279,18 @@ class Session:
                 self._context.admin.ready("snapshot", True)
 
     async def _lacks_artifacts(self, outcome: Outcome) -> bool:
-        """Once something refers to an Artifact, have them read before anybody hears of it; whether that did
-        not succeed."""
+        """Once something refers to an Artifact, have them read before anybody hears of it; whether that has
+        not succeeded yet. Only the first reference waits for it."""
         if not self._pipeline.artifacts_wanted or self._has_artifacts.is_set():
             return False
-        self._wants_artifacts.set()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ARTIFACT_SECONDS):
-                await self._has_artifacts.wait()
-        changes, self._changes = self._changes, Changes()
-        outcome.add(await self._pipeline.apply(changes))
-        self._speaker.take_over(changes)
+        if not self._wants_artifacts.is_set():
+            self._wants_artifacts.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ARTIFACT_SECONDS):
+                    await self._has_artifacts.wait()
+            changes, self._changes = self._changes, Changes()
+            outcome.add(await self._pipeline.apply(changes))
+            self._speaker.take_over(changes)
         return not self._has_artifacts.is_set()
 
     async def _lacks_secrets(self, outcome: Outcome) -> bool:
