@@ -19,7 +19,8 @@ local function note(single, several, name, value, join)
   several[name][#several[name] + 1] = value
 end
 
-local function event(headers, body)
+local function event(handle, body)
+  local headers = handle:headers()
   local single, several, query, queries = {}, {}, {}, {}
   for name, value in pairs(headers) do
     if sub(name, 1, 1) ~= ":" then note(single, several, name, value, true) end
@@ -36,7 +37,7 @@ local function event(headers, body)
     multiValueQueryStringParameters = queries,
     headers = single,
     multiValueHeaders = several,
-    body = text and body or to_base64(body),
+    body = text and body or handle:base64Escape(body),
     isBase64Encoded = not text,
   })
 end
@@ -51,7 +52,12 @@ function envoy_on_request(handle)
   if not call:get("wrap") then return end
   local buffer, body = handle:body(true), ""
   if buffer:length() > 0 then body = buffer:getBytes(0, buffer:length()) end
-  buffer:setBytes(event(handle:headers(), body))
+  local good, made = pcall(event, handle, body)
+  if not good then
+    handle:respond({ [":status"] = "400" }, "no event can be made of the request")
+    return
+  end
+  buffer:setBytes(made)
   handle:headers():replace("content-type", "application/json")
 end
 
