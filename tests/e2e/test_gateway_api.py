@@ -24,6 +24,7 @@ import pytest_asyncio
 from tests.services.gloo.features.test_tcp import greeting, who
 from tests.support.backends import Backend, Echo, repeating
 from tests.support.certificates import Authority, Certificate, server_context
+from tests.support.datagrams import Client, echoing
 from tests.support.https import client_context, https_get
 from tests.support.ports import free_port, free_ports
 from tests.support.stack import GATEWAY, Answer, Stack, direct, virtual_service
@@ -548,7 +549,9 @@ async def api(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Api]:
     folder = tmp_path_factory.mktemp("gateway-api")
     async with AsyncExitStack() as running:
         backends = {name: await running.enter_async_context(Backend(name)) for name in BACKENDS}
-        found = Api(await running.enter_async_context(Stack(folder)), backends, folder / "ca")
+        gateway = {"disableAutoGenGateways": True, "isolateVirtualHostsBySslConfig": True}
+        stack = await running.enter_async_context(Stack(folder, settings={"gateway": gateway}))
+        found = Api(stack, backends, folder / "ca")
         await found.begin()
         yield found
 
@@ -620,6 +623,21 @@ async def test_HTTPRouteRequestPercentageMirror(api: Api) -> None:
 
         assert await api.shares(host) == {"v1": 200}
         assert await eventually(lambda: abs(copy.asked - 40) < FIVE_DEVIATIONS)
+
+
+async def test_HTTPRouteRequestMultipleMirrors(api: Api) -> None:
+    async with Backend("copy-1") as one, Backend("copy-2") as two:
+        await api.upstreams(**{"copy-1": one.port, "copy-2": two.port})
+        mirrors = [
+            {"upstream": {"name": name, "namespace": "gloo-system"}, "percentage": 100}
+            for name in ("copy-1", "copy-2")
+        ]
+        host = await api.serve("HTTPRouteRequestMultipleMirrors", to("v1", mirrors=mirrors))
+        await api.reaches(host, "v1")
+
+        assert (await api.get(host, "/mirrored")).headers["x-backend"] == "v1"
+        for copy in (one, two):
+            await eventually(lambda copy=copy: copy.last["path"] == "/mirrored")
 
 
 async def test_HTTPRouteTimeoutRequest(api: Api) -> None:
@@ -864,16 +882,20 @@ async def test_HTTPRouteInvalidBackendRefUnknownKind(api: Api) -> None:
 
 
 async def test_HTTPRouteObservedGenerationBump(api: Api) -> None:
+    """The version that a status is about stands in it once gloo has judged that version."""
+
+    async def observed(before: str = "") -> str:
+        status = await eventually(
+            lambda: api.stack.status("VirtualService", "observed"),
+            until=lambda found: found.get("details", {}).get("observed", before) != before,
+        )
+        assert status["state"] == "Accepted"
+        return str(status["details"]["observed"])
+
     await api.serve("observed", to("v1"))
-    first = await api.stack.status_is("Accepted", "VirtualService", "observed")
+    first = await observed()
     await api.serve("observed", to("v2"))
-
-    status = await eventually(
-        lambda: api.stack.status("VirtualService", "observed"),
-        until=lambda found: found.get("details", first["details"]) != first["details"],
-    )
-
-    assert (status["state"], set(status["details"])) == ("Accepted", {"observed"})
+    await observed(first)
 
 
 # -- TLS --------------------------------------------------------------------------------------------------
@@ -901,6 +923,18 @@ async def test_HTTPRouteHTTPSListener(api: Api) -> None:
     await api.stack.status_is("Rejected", "VirtualService", "no-secret", saying="sslConfig.secretRef")
     assert (await https_get(api.tls_port, host, context=trusting)).status == 200
     assert (await https_get(api.tls_port, api.domain("no-secret"))).status == 0
+
+
+async def test_HTTPRouteHTTPSListenerDetectMisdirectedRequests(api: Api) -> None:
+    """By ``isolateVirtualHostsBySslConfig``: 404 where the Gateway API has 421."""
+    hosts = []
+    for name in ("one-name", "other-name"):
+        certificate = api.authority.issue(name, f"DNS:{api.domain(name)}")
+        hosts.append(await api.serve(name, to("v1"), **files(certificate, api.domain(name))))
+    for host in hosts:
+        await eventually(lambda host=host: https_get(api.tls_port, host), until=lambda met: met.status == 200)
+
+    assert (await https_get(api.tls_port, hosts[0], sni=hosts[1])).status == 404
 
 
 async def test_GatewayFrontendClientCertificateValidation(api: Api) -> None:
@@ -1054,3 +1088,19 @@ async def test_TLSRouteSimpleSameNamespace(api: Api) -> None:
         assert not await who(port, "other.tls.example")
         assert not await who(port, "more.tls.example")
         await api.stack.delete("Gateway", "tls-tcp")
+
+
+async def test_UDPRoute(api: Api) -> None:
+    port = free_port()
+    async with echoing("udp-1") as echo:
+        await api.upstreams(**{"udp-1": echo.port})
+        udp = {"destination": {"upstream": {"name": "udp-1", "namespace": "gloo-system"}}}
+        await api.stack.put("Gateway", "udp", NOT_HTTP | {"bindPort": port, "udpGateway": udp})
+        await api.stack.status_is("Accepted", "Gateway", "udp")
+
+        async def answer() -> bytes:
+            async with Client.to(port) as client:
+                return await client.ask(b"hello", within=1)
+
+        assert await eventually(answer) == b"udp-1 hears hello"
+        await api.stack.delete("Gateway", "udp")
