@@ -231,9 +231,11 @@ def translate_hybrid(
     if chains and not report.errors:
         out = framed(given, frame, chains, with_names=_looks_for_names(given, chains))
         found = resource(given.name, encode(out), sources)
-    secrets = {name: asking for each in done for name, asking in each.secrets.items()}
-    if found is not None:
-        secrets = dict.fromkeys(names_asked_for(found.body), sources) | secrets
+    secrets: dict[str, frozenset[Source]] = {}
+    for name, asking in ((name, asking) for each in done for name, asking in each.secrets.items()):
+        secrets[name] = secrets.get(name, frozenset()) | asking
+    for name in names_asked_for(found.body) if found is not None else ():
+        secrets.setdefault(name, sources)
     return TranslatedListener(
         resource=found,
         reports=around.reports,
@@ -325,6 +327,7 @@ def translate_part(part: Part, stale: Chains, around: Surroundings) -> Done:
         done = tcp_part(part, part.given.tcp_listener, match, claims, report, stale, around)
     else:
         report.error("", "no listener type; one of httpListener, tcpListener")
+        done.broken = True
     if not done.broken:
         around.claims.taken.update(claims.taken)
     attribute(report, part.told.origins, around.reports, part.told.lent)

@@ -100,6 +100,16 @@ async def test_a_broken_part_stays_as_it_was_and_costs_no_other() -> None:
     assert cluster in world.pipeline.snapshot(PROXY_SOURCE.ref).of(CLUSTER).by_name
 
 
+async def test_a_part_that_lost_its_type_stays_as_it_was() -> None:
+    world = World()
+    await serve(world, http("10.0.0.1", "a"), http("", "rest"))
+
+    said = await serve(world, of("10.0.0.1"), http("", "all"))
+
+    assert said == ["parts[0]: no listener type; one of httpListener, tcpListener"]
+    assert served(world) == {"10.0.0.1": "a", "": "all"}
+
+
 async def test_a_part_that_is_broken_with_another_matcher_stays_as_it_was_too() -> None:
     world = World()
     await serve(world, http("10.0.0.1", "a"), http("", "rest"))
