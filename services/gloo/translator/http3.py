@@ -70,7 +70,7 @@ def beside(
 
 
 def with_quic(chain: Chain, filters: Sequence[listener.Filter]) -> listener.FilterChain:
-    """*chain* over QUIC. Of data that come before the handshake it is never sure that they come once."""
+    """*chain* over QUIC, without data before the handshake (0-RTT): anybody could send those again."""
     common = chain.context.common_tls_context or tls.CommonTlsContext()
     context = replace(chain.context, common_tls_context=replace(common, alpn_protocols=PROTOCOLS))
     transport = quic.QuicDownstreamTransport(downstream_tls_context=context, enable_early_data=False)

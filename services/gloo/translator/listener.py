@@ -112,19 +112,19 @@ def translate_listener(
     brought = configurations(given, path, owner)
     chains = translate_chains(brought, scope, reports, last_good, trying, known=known)
     good = {each.origin: last_good[each.origin] for each in brought if each.origin in last_good}
-    quick_chains = http3.usable(given, chains, joined, scope)
-    found = quick = None
+    quic_chains = http3.usable(given, chains, joined, scope)
+    found = beside = None
     serving = http is not None and http.virtual_hosts and (chains or not given.ssl_configurations)
     if http is not None and serving and not report.errors:
         with report.collect():
             found = resource(given.name, encoded_listener(given, http, joined, frame, chains), sources)
-            if quick_chains:
-                out = build_http3(given, http, joined, frame, quick_chains)
-                quick = resource(out.name, encode(out), sources)
+            if quic_chains:
+                out = build_http3(given, http, joined, frame, quic_chains)
+                beside = resource(out.name, encode(out), sources)
     attribute(report, origins or [Origin(source=owner, path=path)], reports)
     return TranslatedListener(
         resource=found,
-        http3=quick,
+        http3=beside,
         reports=reports,
         tls=good | {origin: config for chain in chains for origin, config in chain.good.items()},
         secrets=secrets_of(chains),

@@ -53,13 +53,12 @@ def translate_udp(
     scope = Scope(path="udpListener", report=report, policy=policy, read=read, tcp=True)
     check_options(given, report)
     frame = join_patches("on_any_listener", given.options, replace(scope, path="options"))
-    proxy = translate_proxy(given.udp_listener or gloo.UdpListener(), frame.manager, scope, found)
-    if not report.errors:
-        with report.collect():
+    with report.collect():
+        proxy = translate_proxy(given.udp_listener or gloo.UdpListener(), frame.manager, scope, found)
+        if not report.errors:
             out = build(given, proxy)
             frame.write(out)
-            sources = frozenset(origin.source for origin in origins)
-            made = resource(given.name, encode(out), sources)
+            made = resource(given.name, encode(out), {origin.source for origin in origins})
     reports = Reports()
     attribute(report, origins, reports)
     return TranslatedListener(
