@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+
+import orjson
 
 from services.gateway.translator.conflicts import Host
 from services.gateway.translator.model import Document, Part
@@ -15,6 +17,8 @@ from shared.store import large
 
 CREATED_BY = {"created_by": "gateway"}
 """The label of the Proxies that are ours to change and to delete."""
+CONFIGURATIONS = "sslConfigurations"
+FEW = 16  # of them stay where they are
 
 _PATH = "listeners[{}].httpListener.virtualHosts"
 _MATCHED_PATH = "listeners[{}].hybridListener.matchedListeners[{}].httpListener.virtualHosts"
@@ -22,7 +26,8 @@ _MATCHED_PATH = "listeners[{}].hybridListener.matchedListeners[{}].httpListener.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
-    """A Proxy ready to be written: all but the virtual hosts, and those as JSON."""
+    """A Proxy ready to be written: all but its long lists, of virtual hosts above all, and their members as
+    JSON."""
 
     skeleton: Document
     parts: tuple[large.Part, ...]
@@ -75,9 +80,8 @@ class Composition:
                 for j, placed in enumerate(listener.placed)
                 for host in placed.hosts
             ]
-            sheet = _Sheet(
-                skeleton, slots, [large.Part(path, self._body(host, parts, before)) for path, host in slots]
-            )
+            hosts = [large.Part(path, self._body(host, parts, before)) for path, host in slots]
+            sheet = _Sheet(skeleton, slots, [*hosts, *_set_aside(skeleton)])
             self._sheets[name] = sheet
             for slot, (_, host) in enumerate(slots):
                 for ref in host.members:
@@ -92,3 +96,19 @@ class Composition:
         key = (host.name, bodies)
         self._merged[key] = known.get(key) or merge_hosts(host.name, bodies)
         return self._merged[key]
+
+
+def _set_aside(skeleton: Document) -> Iterator[large.Part]:
+    """Take the TLS configurations, and whose they are, out of *skeleton* where there are many of them: it is
+    written again with every edit."""
+    for i, listener in enumerate(skeleton["listeners"]):
+        origin, at = listener["metadata"], f"listeners[{i}]"
+        matched = listener.get("hybridListener", {}).get("matchedListeners", ())
+        holders = [(at, listener), (f"{at}.metadata", origin)]
+        holders += [(f"{at}.hybridListener.matchedListeners[{j}]", each) for j, each in enumerate(matched)]
+        told = origin.get("matchedListeners", ())
+        holders += [(f"{at}.metadata.matchedListeners[{j}]", each) for j, each in enumerate(told)]
+        for path, holder in holders:
+            if len(holder.get(CONFIGURATIONS, ())) > FEW:
+                for each in holder.pop(CONFIGURATIONS):
+                    yield large.Part(f"{path}.{CONFIGURATIONS}", orjson.dumps(each))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
 from services.gateway.translation import Changes, Translation
 from services.gateway.translator.model import Rules
 from shared.incremental.units import at_once
@@ -252,3 +254,23 @@ def test_in_steps_the_result_is_the_same_and_every_service_is_a_step() -> None:
     assert touched == {stored.source for stored in objects(world)} | {source_of("RouteTable", "none")}
     assert list(range(1, 22)) == sorted(set(computed))
     assert (documents(one), findings(one)) == (documents(other), findings(other))
+
+
+def test_what_is_written_with_every_edit_stays_small_however_many_certificates_there_are() -> None:
+    translation, many = Translation(NAMESPACE), [f"s{i:03}" for i in range(200)]
+    secured = [
+        service(
+            name, sslConfig={"secretRef": {"name": name, "namespace": "ns"}, "sniDomains": [f"{name}.com"]}
+        )
+        for name in many
+    ]
+    apply(translation, [GATEWAY | {"ssl": True}, *secured])
+
+    rendered = translation.render()["gateway-proxy"]
+    assert len(orjson.dumps(rendered.skeleton)) < 1_000
+    [listener] = documents(translation)["gateway-proxy"]["listeners"]
+    assert [each["secretRef"]["name"] for each in listener["sslConfigurations"]] == many
+    assert [each["sources"][0]["name"] for each in listener["metadata"]["sslConfigurations"]] == many
+    assert [host["name"] for host in listener["httpListener"]["virtualHosts"]] == [
+        f"gloo-system.{name}" for name in many
+    ]
