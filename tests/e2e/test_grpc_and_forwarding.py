@@ -146,16 +146,28 @@ async def test_a_route_without_the_listeners_option_is_told_what_it_lacks(stack:
     )
 
 
-async def test_artifacts_in_files_are_followed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "source", [{"consulKvArtifactSource": {"rootKey": "elsewhere"}}, {"directoryArtifactSource": {}}]
+)
+async def test_artifacts_are_where_the_settings_say(
+    tmp_path: Path, source: dict[str, dict[str, Any]]
+) -> None:
+    """Settings name another root in Consul, or a directory."""
     path = tmp_path / "files" / "artifacts" / "gloo-system" / "books.yaml"
-    settings = {"directoryArtifactSource": {"directory": str(tmp_path / "files")}}
-    async with Stack(tmp_path, settings=settings) as stack, serving(Bookstore("red")) as port:
+    if "directoryArtifactSource" in source:
+        source["directoryArtifactSource"]["directory"] = str(tmp_path / "files")
+    async with Stack(tmp_path, settings=source) as stack, serving(Bookstore("red")) as port:
         await stack.put("Artifact", "books", ARTIFACT)
         await stack.put("Upstream", "books", books(port))
         await stack.status_is("Rejected", "Upstream", "books", saying="Artifact gloo-system.books: not found")
 
-        path.parent.mkdir(parents=True)
-        path.write_text(json.dumps(ARTIFACT))
+        if "directoryArtifactSource" in source:
+            path.parent.mkdir(parents=True)
+            path.write_text(json.dumps(ARTIFACT))
+        else:
+            await stack.consul.put(
+                "elsewhere/gloo.solo.io/v1/Artifact/gloo-system/books", json.dumps(ARTIFACT)
+            )
 
         await stack.status_is("Accepted", "Upstream", "books")
-        assert "Artifact" not in await watched(stack)
+        assert ("Artifact" in await watched(stack)) is ("consulKvArtifactSource" in source)
