@@ -33,8 +33,9 @@ from tests.support.xds_clients import fake_client
 from tests.support.xds_process import REPOSITORY, ROLE, xds_process
 
 PATH = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+STATUS = "/envoy.service.status.v3.ClientStatusDiscoveryService/StreamClientStatus"
 HEADERS = [
-    *((":method", "POST"), (":scheme", "http"), (":path", PATH), (":authority", "test")),
+    *((":method", "POST"), (":scheme", "http"), (":authority", "test")),
     *(("content-type", "application/grpc"), ("te", "trailers")),
 ]
 
@@ -52,10 +53,10 @@ class Connection:
         self.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 2**30})
         self.h2.increment_flow_control_window(2**30)
 
-    def open(self, data: bytes) -> int:
+    def open(self, data: bytes, path: str = PATH) -> int:
         """A new stream, and what it says first."""
         stream = self.h2.get_next_available_stream_id()
-        self.h2.send_headers(stream, HEADERS)
+        self.h2.send_headers(stream, [(":path", path), *HEADERS])
         self.say(stream, data)
         return stream
 
@@ -200,6 +201,44 @@ async def never_ends_its_requests(port: int) -> None:
                 await connection.read()
 
 
+async def changes_its_names(port: int) -> None:
+    """40,000 names, which it may ask for, given up and asked for again."""
+    names = [f"name-{number}" for number in range(40_000)]
+    async with connected(port) as connection:
+        stream = connection.open(request(ROUTES))
+        while not connection.ended:
+            for field in ("resource_names_subscribe", "resource_names_unsubscribe"):
+                await write(connection, stream, request(ROUTES, **{field: names}))
+
+
+async def asks_for_status(port: int) -> None:
+    async with connected(port) as connection:
+        stream = connection.open(framed(b""), STATUS)
+        while not connection.ended:
+            await write(connection, stream, framed(b"") * 100)
+            await connection.read()
+
+
+async def pings(port: int) -> None:
+    """Without reading what comes back."""
+    async with connected(port) as connection:
+        while True:
+            for _ in range(1_000):
+                connection.h2.ping(bytes(8))
+            connection.flush()
+            await connection.writer.drain()
+
+
+async def opens_and_resets(port: int) -> None:
+    async with connected(port) as connection:
+        while True:
+            for _ in range(50):
+                connection.h2.reset_stream(connection.open(request()))
+            connection.flush()
+            await connection.writer.drain()
+            await asyncio.sleep(0.001)
+
+
 KINDS: dict[str, tuple[int, Callable[[int], Awaitable[None]]]] = {
     "never reads": (50, never_reads),
     "never answers": (50, never_answers),
@@ -209,6 +248,10 @@ KINDS: dict[str, tuple[int, Callable[[int], Awaitable[None]]]] = {
     "asks for 100,000 names": (2, asks_for_names),
     "opens 2,000 streams": (4, opens_streams),
     "never ends its requests": (50, never_ends_its_requests),
+    "changes 40,000 names": (4, changes_its_names),
+    "asks for status": (20, asks_for_status),
+    "pings": (4, pings),
+    "opens and resets streams": (4, opens_and_resets),
 }
 
 

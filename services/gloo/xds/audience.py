@@ -3,49 +3,59 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
-from heapq import heapify, heappop, heappush
-from itertools import count
-from time import monotonic
 from typing import Protocol
 
 from services.gloo.xds.cache import Cache
 from services.gloo.xds.line import Line, Peer
 
-AT_ONCE = 8  # looks in one turn of the loop
-AGAIN = 1.0  # seconds: a connection's second stream comes after the first of those that made as much work
+AT_ONCE = 8  # looks in one turn of the loop; in the first it is one, since whom it wakes waits for the others
 FEW = 8  # streams of one connection that are not kept waiting
-
-_serial = count()
 
 
 class Listener(Protocol):
     """One stream, to whom a change may or may not be of interest."""
 
-    def look(self, changes: int, *, first: bool) -> None:
-        """See about so many changes; *first*: it is one of the first streams of its connection."""
+    def look(self, changes: int, *, first: bool) -> bool:
+        """See about so many changes; *first*: it is one of the first streams of its connection. Whether it is
+        late with what it was sent before."""
 
 
 class _Row:
-    """The streams of one connection, and those that have not looked yet."""
+    """The streams of one connection, and those that have not looked at *change* yet."""
 
-    __slots__ = ("listeners", "looks", "peer")
+    __slots__ = ("change", "late", "listeners", "looks", "peer")
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
         self.listeners: dict[Listener, int] = {}  # with the change they looked at last
         self.looks: list[Listener] = []
+        self.change = 0
+        self.late = False
+
+    def look(self, change: int) -> None:
+        """Have the next stream look."""
+        if self.change != change:
+            self.change, self.looks = change, list(reversed(self.listeners))
+        if not self.looks or (seen := self.listeners.get(listener := self.looks.pop())) is None:
+            return  # it has left
+        self.listeners[listener] = change
+        self.late = listener.look(change - seen, first=len(self.listeners) - len(self.looks) <= FEW)
 
 
 class Audience:
-    """Who hears of a role's changes: connections that make little work first, and each connection's second
-    stream after all others' first."""
+    """Who hears of a role's changes, in rounds: in each a connection's next stream. In the first round are
+    those who were not late the last time, and those who make little work are the first in it."""
 
     def __init__(self) -> None:
-        self._rows: dict[Peer, _Row] = {}
-        self._turns: list[tuple[float, int, _Row]] = []
-        self._changes = 0
         self.turning = False
+        self._rows: dict[Peer, _Row] = {}
+        self._late: dict[_Row, None] = {}
+        self._prompt: dict[_Row, None] = {}
+        self._round = deque[_Row]()
+        self._next_round: list[_Row] = []
+        self._changes = 0
 
     def __bool__(self) -> bool:
         return bool(self._rows)
@@ -54,6 +64,7 @@ class Audience:
         row = self._rows.get(peer)
         if row is None:
             row = self._rows[peer] = _Row(peer)
+            self._prompt[row] = None
         row.listeners[listener] = self._changes
 
     def leave(self, peer: Peer, listener: Listener) -> None:
@@ -61,36 +72,39 @@ class Audience:
         del row.listeners[listener]
         if not row.listeners:
             del self._rows[peer]
+            self._prompt.pop(row, None)
+            self._late.pop(row, None)
 
     def changed(self) -> None:
         self._changes += 1
-        now = monotonic()
-        self._turns = [(max(row.peer.free_at, now), next(_serial), row) for row in self._rows.values()]
-        heapify(self._turns)
-        for _, _, row in self._turns:
-            row.looks = list(row.listeners)
-            row.looks.reverse()
+        self._round = deque(sorted(self._prompt, key=_load))
+        self._next_round = list(self._late)
         if not self.turning:
-            self._turn()
+            self._turn(1)
 
-    def _turn(self) -> None:
+    def _turn(self, looks: int) -> None:
         """A few looks, then let others have the loop."""
-        for _ in range(min(AT_ONCE, len(self._turns))):
-            at, _, row = heappop(self._turns)
-            self._look(row)
-            if row.looks:
-                heappush(self._turns, (at + AGAIN, next(_serial), row))
-        self.turning = bool(self._turns)
+        for _ in range(looks):
+            if not self._round:
+                self._round, self._next_round = deque(self._next_round), []
+            if self._round:
+                self._look(self._round.popleft())
+        self.turning = bool(self._round or self._next_round)
         if self.turning:
-            asyncio.get_running_loop().call_soon(self._turn)
+            asyncio.get_running_loop().call_soon(self._turn, min(looks * 2, AT_ONCE))
 
     def _look(self, row: _Row) -> None:
-        listener = row.looks.pop()
-        seen = row.listeners.get(listener)
-        if seen is None:  # it has left
-            return
-        row.listeners[listener] = self._changes
-        listener.look(self._changes - seen, first=len(row.listeners) - len(row.looks) <= FEW)
+        row.look(self._changes)
+        if row.looks:
+            self._next_round.append(row)
+        if row.listeners and row.late == (row in self._prompt):
+            left, joined = (self._prompt, self._late) if row.late else (self._late, self._prompt)
+            del left[row]
+            joined[row] = None
+
+
+def _load(row: _Row) -> float:
+    return row.peer.free_at
 
 
 class Audiences:

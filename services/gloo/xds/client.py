@@ -19,7 +19,7 @@ from grpclib.exceptions import GRPCError
 from h2.exceptions import ProtocolError
 
 from services.gloo.resources import CLUSTER, LISTENER, ROUTES, Resource, Snapshot, TypeUrl
-from services.gloo.xds import csds, transport, wire
+from services.gloo.xds import csds, delta, transport, wire
 from services.gloo.xds.audience import Audiences
 from services.gloo.xds.cache import Cache
 from services.gloo.xds.holdings import Holdings
@@ -40,7 +40,7 @@ BYTES_A_TOKEN = 16 * 1024  # of a request; it pays for its bytes as others do fo
 NAMES_SHOWN = 100
 ROLES_NAMED = 5
 PUSH_TURN, ADMISSION_TURN = 0.25, 0.1  # so long may a big push, or a new client, keep others waiting
-REQUEST_MOMENT = 1.0  # and a big request that does not come to its end
+REQUEST_MOMENT, ANSWER_MOMENT = 1.0, 5.0  # and a big request that does not end, or a status that nobody reads
 FEW_STREAMS = 10  # on a connection: they need not make room for another's
 
 
@@ -93,7 +93,7 @@ class Shared:
         self.big_requests = Places(
             options.max_big_requests, moment=REQUEST_MOMENT, longest=options.send_timeout
         )
-        self.answering = asyncio.Semaphore(1)
+        self.answering = Places(2, moment=ANSWER_MOMENT, longest=options.send_timeout)
         self.clients: dict[str, Client] = {}
         self.streams = Holdings(options.max_streams)
         self.names = Holdings(options.max_names_in_all)
@@ -301,8 +301,9 @@ class Client:
                 request = await line.between(self.peer, self._decode(data))
         except TimeoutError as error:
             raise GRPCError(Status.DEADLINE_EXCEEDED, "the request takes too long to arrive") from error
-        await line.turn(self.peer)
-        self._take(request)
+        for part in delta.parts(request) if isinstance(request, DeltaRequest) else (request,):
+            await line.turn(self.peer)
+            self._take(part)
 
     async def _spend(self, tokens: float) -> None:
         """Pay for a request, a big one as for many; the allowance fills up again with time."""
@@ -369,18 +370,20 @@ class Client:
         except GRPCError as error:
             self.close(error)
 
-    def look(self, changes: int, *, first: bool) -> None:
+    def look(self, changes: int, *, first: bool) -> bool:
         """The role's snapshot is another; that most of its clients need not look at it must cost little."""
         snapshot = self._cache.get(self.role)
+        late = self._late()
         if snapshot is None or not self.session.due(snapshot, self._clock):
-            return
+            return late
         known, self._changes = self._changes, self._changes + changes
         if known:  # woken, and not there yet
-            return
-        if first and not self._late():
+            return late
+        if first and not late:
             self._wake.set()
         else:
             self._turns.line.add(self.peer, self._wake.set)
+        return late
 
     def _report(self, receipt: Receipt, type_url: TypeUrl, now: float) -> None:
         flight = receipt.flight
@@ -444,14 +447,12 @@ class Client:
             },
         }
 
-    def observe(self) -> csds.ClientState | None:
-        """The client as it is now, for whoever asks over CSDS; None before it has said who it is."""
-        if self.node is None:
-            return None
+    def observe(self, node: Node) -> csds.ClientState:
+        """The client as it is now, for whoever asks over CSDS."""
         snapshot = self._cache.get(self.role) or Snapshot()
         states = self.session.subscriptions.values()
         return csds.ClientState(
-            node=self.node,
+            node=node,
             clock=time() - self._clock(),
             types=tuple(csds.observe(state, snapshot.of(state.type_url)) for state in states),
         )

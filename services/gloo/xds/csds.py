@@ -1,13 +1,13 @@
 """Client status (CSDS): what each client was sent, and what it made of it.
 
 A response says of each resource how it stands with one client: accepted, refused, on its way, not sent. It
-is told from the session's own state, which is copied on the loop and rendered off it.
+is told from the session's own state, which is copied and then rendered step by step.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -20,6 +20,7 @@ from services.gloo.xds.wire import Malformed, delimited, fields
 from shared.codec.encode import encode
 
 SERVICE = "envoy.service.status.v3.ClientStatusDiscoveryService"
+STEP = 16  # resources told of at once
 
 _OUTCOME = {
     status.ConfigStatus.SYNCED: admin.ClientResourceStatus.ACKED,
@@ -127,13 +128,16 @@ def _matches(wanted: matcher.StringMatcher, text: str) -> bool:
 # --- answers ----------------------------------------------------------------------------------------------
 
 
-def answer(clients: Sequence[ClientState], question: Question, limit: int) -> bytes:
-    """The encoded response about *clients*; takes its time, so not for the loop."""
+def answer(clients: Iterable[ClientState], question: Question, limit: int) -> Generator[None, None, bytes]:
+    """The encoded response about *clients*, in steps, since it takes its time."""
     response, left = bytearray(), limit
     for client in clients:
+        yield
         config = bytearray(encode(status.ClientConfig(node=_node(client.node))))
         for each in client.types:
-            for found in _type(each, client.clock, contents=question.contents):
+            for number, found in enumerate(_type(each, client.clock, contents=question.contents)):
+                if number % STEP == STEP - 1:
+                    yield
                 config += delimited(3, encode(found))
                 if len(config) > left:
                     raise TooLong(

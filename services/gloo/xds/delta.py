@@ -6,6 +6,9 @@ by the resource or by its absence.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 from services.gloo.resources import EMPTY, Resource, Resources
 from services.gloo.xds.subscription import (
     WILDCARD,
@@ -19,14 +22,30 @@ from services.gloo.xds.subscription import (
     Verdict,
 )
 
+NAMES_AT_ONCE = 1_000
+
+
+def parts(request: DeltaRequest) -> Iterator[DeltaRequest]:
+    """*request* as requests of few names, to be taken in one after the other. What a client says it has
+    belongs to all its names, so such a request stays whole."""
+    subscribe, unsubscribe = request.subscribe, request.unsubscribe
+    if request.versions or len(subscribe) + len(unsubscribe) <= NAMES_AT_ONCE:
+        yield request
+        return
+    yield replace(request, subscribe=subscribe[:NAMES_AT_ONCE], unsubscribe=())
+    rest = DeltaRequest(type_url=request.type_url)
+    for start in range(NAMES_AT_ONCE, len(subscribe), NAMES_AT_ONCE):
+        yield replace(rest, subscribe=subscribe[start:][:NAMES_AT_ONCE])
+    for start in range(0, len(unsubscribe), NAMES_AT_ONCE):
+        yield replace(rest, unsubscribe=unsubscribe[start:][:NAMES_AT_ONCE])
+
 
 def receive(state: Subscription, request: DeltaRequest, blame: Blame, now: float, retry: float) -> Receipt:
     """Take in a request. A stale nonce answers nothing, but the change of the subscription counts."""
     receipt = _answer(state, request, blame, now, retry)
-    held = {name: Resource(name, b"", _digest(version)) for name, version in request.versions.items()}
     first, state.started = not state.started, True
-    if not first:
-        held = {}
+    versions = request.versions.items() if first else ()
+    held = {name: Resource(name, b"", _digest(version)) for name, version in versions}
     state.differs.update(held)
     if first and not request.subscribe and state.legacy_wildcard:
         _subscribe_all(state, held)

@@ -18,7 +18,9 @@ T = TypeVar("T")
 Job = Callable[[], None]
 
 SLICE = 0.0005  # seconds of work, then a rest
-REST, REST_AMID_CHANGES = 1.0, 2.5  # times as long as the work
+REST = 1.0  # times as long as the work
+REST_AMID_CHANGES = 4.0  # while configuration changes
+REST_AFTER_LITTLE = 2.0  # then, after work for those who made little lately
 SHORTEST_REST = 0.001
 CALM = 0.2  # seconds without a change
 HOLD, LONGEST_HOLD = 0.002, 0.05  # no work so soon after a change, unless it has waited for so long
@@ -27,7 +29,7 @@ TURNS_OF_LOOP = 4  # in which tasks do what a job sets going
 OWN_SHARE = 0.05  # of the server's time, that a connection may take for good
 ALL_SHARE = 0.3  # and all of them in passing
 OWN_START, ALL_START = 0.02, 0.2  # seconds in passing that nobody minds
-OWN_LEAD = 0.2  # seconds of work after which a connection waits until its share has grown to them
+OWN_LEAD = 0.5  # seconds of work after which a connection waits until its share has grown to them
 LONGEST_DEBT = 30.0
 
 _serial = count()
@@ -86,7 +88,7 @@ class Line:
     def passing(self, peer: Peer) -> bool:
         """Whether something small need not wait, since neither *peer* nor all together did much lately."""
         now = monotonic()
-        return peer.free_at <= now + OWN_START / OWN_SHARE and self._free_at <= now + ALL_START / ALL_SHARE
+        return _little(peer, now) and self._free_at <= now + ALL_START / ALL_SHARE
 
     def passed(self, peer: Peer, seconds: float) -> None:
         """So long something small took that did not wait."""
@@ -116,7 +118,7 @@ class Line:
             return
         self._timer = None
         self._began = now
-        self._spent = 0.0
+        self._spent = self._rest = 0.0
         self._next()
 
     def _next(self) -> None:
@@ -130,14 +132,25 @@ class Line:
             asyncio.get_running_loop().call_soon(self._after, peer, since, turns - 1)
             return
         now, cost = monotonic(), thread_time() - since
+        self._rest += cost * self._pace(peer, now)
         peer.charge(cost, now)
         self._served = None
         if peer.jobs:
             self._queue(peer)
         self._spent += cost
-        if self._waiting and self._spent < SLICE and self._changed_at < self._began and self._due <= now:
+        unchanged = self._changed_at < self._began
+        if self._waiting and unchanged and self._spent < SLICE and self._due <= now:
             self._next()
             return
-        rest = REST if now > self._changed_at + CALM else REST_AMID_CHANGES
-        self._rested_at = now + max(SHORTEST_REST, self._spent * rest)
+        self._rested_at = now + max(SHORTEST_REST, self._rest)
         self._plan()
+
+    def _pace(self, peer: Peer, now: float) -> float:
+        """How long to rest after work for *peer*."""
+        if now > self._changed_at + CALM:
+            return REST
+        return REST_AFTER_LITTLE if _little(peer, now) else REST_AMID_CHANGES
+
+
+def _little(peer: Peer, now: float) -> bool:
+    return peer.free_at <= now + OWN_START / OWN_SHARE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl as tls
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from itertools import count
 from typing import Any
 
@@ -251,12 +251,10 @@ class XdsServer:
             return False
         try:
             question = csds.Question.of(await receive(stream, size))
-            async with self._shared.answering:
-                asked = self._visible(question, peer_certificate(stream))
-                limit = self._options.max_status_bytes
-                answer = await asyncio.to_thread(csds.answer, asked, question, limit)
-                async with asyncio.timeout(self._options.send_timeout):
-                    await stream.send_message(answer)
+            async with self._shared.answering.take():
+                visible = self._visible(question, peer_certificate(stream))
+                steps = csds.answer(visible, question, self._options.max_status_bytes)
+                await stream.send_message(await self._shared.line.between(peer(stream), steps))
         except csds.Unclear as error:
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from error
         except csds.TooLong as error:
@@ -265,13 +263,11 @@ class XdsServer:
             raise GRPCError(Status.UNAVAILABLE, "nothing was read for too long") from error
         return True
 
-    def _visible(self, question: csds.Question, certificate: Any) -> list[csds.ClientState]:
-        states = filter(None, (client.observe() for client in self._clients.values()))
-        return [
-            state
-            for state in states
-            if question.about(state.node) and self._admit(state.node, certificate) is None
-        ]
+    def _visible(self, question: csds.Question, certificate: Any) -> Iterator[csds.ClientState]:
+        for client in tuple(self._clients.values()):
+            node = client.node
+            if node is not None and question.about(node) and self._admit(node, certificate) is None:
+                yield client.observe(node)
 
 
 def _going_away() -> GRPCError:

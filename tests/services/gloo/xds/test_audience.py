@@ -20,8 +20,9 @@ class Ear:
     name: str
     heard: list[tuple[str, int, bool]]
 
-    def look(self, changes: int, *, first: bool) -> None:
+    def look(self, changes: int, *, first: bool) -> bool:
         self.heard.append((self.name, changes, first))
+        return "late" in self.name
 
 
 async def all_heard(audience: Audience) -> None:
@@ -39,7 +40,7 @@ async def test_the_one_stream_of_a_connection_comes_before_the_second_of_another
     await all_heard(audience)
 
     assert heard[:2] == [("0 of many", 1, True), ("the only one", 1, True)]
-    assert at_once < 10
+    assert at_once == 1
     assert len(heard) == FEW + 101
     assert [first for _, _, first in heard].count(False) == 100
 
@@ -51,8 +52,21 @@ async def test_connections_that_make_little_work_come_first() -> None:
     audience.join(Peer(), Ear("quiet", heard))
 
     audience.changed()
+    await all_heard(audience)
 
     assert [name for name, *_ in heard] == ["quiet", "busy"]
+
+
+async def test_who_was_late_comes_last() -> None:
+    audience, heard = Audience(), list[tuple[str, int, bool]]()
+    for name in ("late", "prompt"):
+        audience.join(Peer(), Ear(name, heard))
+
+    for _ in range(2):
+        audience.changed()
+        await all_heard(audience)
+
+    assert [name for name, *_ in heard] == ["late", "prompt", "prompt", "late"]
 
 
 async def test_who_comes_late_is_told_of_all_changes_at_once() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Generator
 from functools import partial
@@ -42,11 +41,9 @@ async def test_who_made_less_work_goes_first() -> None:
     assert done == ["new", "new", "less busy", "less busy", "busy", "busy"]
 
 
-async def test_work_is_followed_by_a_rest_and_amid_changes_by_a_long_one() -> None:
+async def test_work_amid_changes_is_followed_by_a_long_rest() -> None:
     line, peer = Line(), Peer()
-    line.add(peer, partial(work, 0.005))
-    await line.turn(peer)
-    await asyncio.sleep(0)
+    peer.charge(0.1, time.monotonic())
     line.changed()
     started = time.monotonic()
     line.add(peer, partial(work, 0.005))
