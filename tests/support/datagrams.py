@@ -65,6 +65,9 @@ class Client(asyncio.DatagramProtocol):
         self._transport.sendto(text)
 
     async def ask(self, text: bytes, within: float = 10.0) -> bytes:
-        """Send *text*; the next answer, or TimeoutError."""
+        """Send *text*; the answer to it, or TimeoutError."""
         self.send(text)
-        return await asyncio.wait_for(self.heard.get(), within)
+        async with asyncio.timeout(within):
+            while not (answer := await self.heard.get()).endswith(text):
+                pass  # to something said before
+        return answer

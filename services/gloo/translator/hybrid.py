@@ -345,7 +345,9 @@ def http_part(
     scope = Scope(path="httpListener", report=report, policy=around.policy, read=around.read)
     joined = join_http(http, around.manager[False], scope)
     if http.options is not None and http.options.http3 is not None:
-        scope.error("options.http3", "cannot be had on a hybrid listener; give it a listener of its own")
+        scope.error(
+            "options.http3", "cannot be had on a hybrid listener, nor with isolated hosts, which make one"
+        )
     routes, sources = routes_of(around.name, part.key), [origin.source for origin in part.told.origins]
     clusters = forward_proxies(routes, http, scope, sources)
     filters = network_filters(routes, http, joined)

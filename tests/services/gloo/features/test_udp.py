@@ -55,7 +55,7 @@ def udp(upstream: str, **options: Any) -> Document:
 
 async def test_datagrams_go_to_the_upstream_and_back(tmp_path: Path) -> None:
     log = {"fileSink": {"path": str(tmp_path / "log"), "stringFormat": "%UPSTREAM_HOST%\n"}}
-    logged = {**udp("one", idleTimeout="0.2s"), "options": {"accessLoggingService": {"accessLog": [log]}}}
+    logged = {**udp("one", idleTimeout="2s"), "options": {"accessLoggingService": {"accessLog": [log]}}}
     async with (
         echoing("one") as one,
         echoing("two") as two,
