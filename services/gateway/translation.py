@@ -331,6 +331,9 @@ class Translation:
         stored = self._restored.heads.get(_ref(unit))
         if stored is None:
             return value
+        value = replace(
+            value, spare={section.key: section for section in stored.sections} | dict(value.spare)
+        )
         if value.offered is not None and (kept := self._kept(value, stored)):
             order = {section.key: i for i, section in enumerate(stored.sections)}
             sections = sorted(

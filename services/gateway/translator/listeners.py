@@ -89,6 +89,7 @@ def _translate(
         reports=made.reports,
         mended=made.mended,
         lacking=frozenset(made.lacking),
+        spare=made.spare,
     )
 
 

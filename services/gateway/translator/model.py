@@ -232,7 +232,8 @@ class TranslatedGateway:
     """What became of one gateway; the heads as a virtual service's parts.
 
     A section that is wrong gives way to its last good version. ``mended`` is the gateway with those in place,
-    if there were such; ``lacking`` names sections without one.
+    if there were such; ``lacking`` names sections without one. ``spare`` are last good versions of sections
+    that are right in themselves, for the case that there is nothing to serve by them.
     """
 
     offered: Head | None = None
@@ -241,6 +242,7 @@ class TranslatedGateway:
     reports: Reports = field(default_factory=dict)
     mended: gateway.Gateway | None = None
     lacking: frozenset[str] = frozenset()
+    spare: Mapping[str, Section] = field(default_factory=dict)
 
 
 def labels_of(metadata: gloo.Metadata | None) -> Mapping[str, str]:

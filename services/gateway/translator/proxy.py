@@ -167,11 +167,14 @@ def _head(
             own = Report()
             choice = section, select((head.proxies[0], head.name, section.key), section, services, own)
             if own.errors and head.hybrid:
-                choice = _held(section.key, translated.held, services) or choice
+                choice = _spare(translated.spare.get(section.key), head, services) or choice
             elif not head.hybrid:
                 report.errors += own.errors
             chosen.append(choice)
             report_of(told, section.owner.source).add(own)
+            for step in section.steps[:-1]:
+                for error in own.errors:
+                    report_of(told, step.source).warn(step.path, f"{section.owner.source}: {error}")
         if head is translated.offered:
             report_of(told, Source(GW, ref)).errors += [
                 error for error in report.errors if error not in report_of(told, Source(GW, ref)).errors
@@ -185,16 +188,13 @@ def _head(
     return possible[0] if possible else None
 
 
-def _held(key: str, held: Head | None, services: Mapping[Ref, Traits]) -> Chosen | None:
+def _spare(section: Section | None, head: Head, services: Mapping[Ref, Traits]) -> Chosen | None:
     """The last good version of a section, if all is right with it."""
-    if held is None:
+    if section is None:
         return None
-    for section in held.sections:
-        report = Report()
-        found = section, select((held.proxies[0], held.name, key), section, services, report)
-        if section.key == key and not report.errors:
-            return found
-    return None
+    report = Report()
+    chosen = select((head.proxies[0], head.name, section.key), section, services, report)
+    return None if report.errors else (section, chosen)
 
 
 def _check_free(head: Head, taken: Mapping[Address, Ref], report: Report) -> bool:

@@ -53,6 +53,7 @@ class Sections:
     used: set[Source] = field(default_factory=set)
     mended: gateway.Gateway | None = None
     lacking: set[str] = field(default_factory=set)
+    spare: dict[str, Section] = field(default_factory=dict)
 
     @property
     def source(self) -> Source:
@@ -192,15 +193,16 @@ class Sections:
         kept = []
         for i, given in enumerate(hybrid.matched_gateways):
             at, report = f"{HYBRID}.matchedGateways[{i}]", Report()
-            used: gateway.MatchedGateway | None = given
-            section = self._matched(given, at, report)
-            if section is None and (used := _last_good(given, i, hybrid, good)) is not None:
-                section = self._matched(used, at, Report())
-            if used is None or section is None:
-                self.lacking.add(at)
+            section, last = self._matched(given, at, report), _last_good(given, i, hybrid, good)
+            before = self._matched(last, at, Report()) if last is not None else None
+            if section is not None:
+                kept.append(given)
+                self._add(section, before)
+            elif last is not None and before is not None:
+                kept.append(last)
+                self.sections.append(before)
             else:
-                kept.append(used)
-                self.sections.append(section)
+                self.lacking.add(at)
             self.report.add(report, at)
         return kept
 
@@ -265,15 +267,21 @@ class Sections:
         version: Version[Matchable] = self.read(source.kind, source.ref)
         report = report_of(self.reports, source)
         section = self._matchable(source, version.current, at, above, report) if version.current else None
-        if section is None and version.fallback is not None:
+        last = version.fallback
+        before = self._matchable(source, last, at, above, Report()) if last is not None else None
+        if section is not None:
+            self._add(section, before)
+        elif before is not None:
             self.report.warn(at, f"{source} is rejected; its last good version serves")
-            section = self._matchable(source, version.fallback, at, above, Report())
-        elif section is None:
-            self.report.warn(at, f"{source} is rejected and left out")
-        if section is None:
-            self.lacking.add(str(source))
+            self.sections.append(before)
         else:
-            self.sections.append(section)
+            self.report.warn(at, f"{source} is rejected and left out")
+            self.lacking.add(str(source))
+
+    def _add(self, section: Section, before: Section | None) -> None:
+        self.sections.append(section)
+        if before is not None and before != section:
+            self.spare[section.key] = before
 
     def _matchable(
         self,

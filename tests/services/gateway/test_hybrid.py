@@ -78,6 +78,30 @@ def test_a_reference_to_nothing_costs_one_part() -> None:
     assert second["httpListener"]["options"]["httpConnectionManagerSettings"]["serverName"] == "c"
 
 
+def test_a_matchable_gateway_that_refers_to_nothing_keeps_what_it_served() -> None:
+    def matchable(name: str) -> dict[str, Any]:
+        http = {"virtualServices": [{"name": name}]}
+        return {"kind": "MatchableHttpGateway", "metadata": {"name": "m"}, "httpGateway": http}
+
+    translation = Translation(NAMESPACE)
+    shared = gateway(hybridGateway={"delegatedHttpGateways": {"selector": {}}})
+    apply(translation, [shared, matchable("a"), service("a")])
+    before = documents(translation)
+
+    apply(translation, [matchable("nobody")])
+
+    assert documents(translation) == before
+    problem = "httpGateway.virtualServices[0]: virtual service gloo-system.nobody not found"
+    assert findings(translation) == {
+        "Gateway gloo-system.gw": {
+            "warnings": [
+                f"hybridGateway.delegatedHttpGateways: MatchableHttpGateway gloo-system.m: {problem}"
+            ]
+        },
+        "MatchableHttpGateway gloo-system.m": {"errors": [problem]},
+    }
+
+
 def test_domains_are_contested_in_each_part_by_itself() -> None:
     translation = Translation(NAMESPACE)
     apply(translation, [gateway(part("1.1.1.1", "a"), part("2.2.2.2", "b"))])
