@@ -184,11 +184,19 @@ def row_of(message: Message, field: str) -> Row:
     if words:
         state = State.REJECTED if refuses else State.NO_EFFECT
         state = State.ENTERPRISE if words.startswith("Enterprise") else state
-        test = None if settings_used().get(named, True) else ("warned of", WARNING)
-        return Row(field=field, state=state, words=words, test=test)
+        return Row(field=field, state=state, words=words, test=test_of_nothing(named, refuses=refuses))
     if not is_used(named):
         return Row(field=field, state=State.OPEN, words="nothing reads it")
     return Row(field=field, state=State.WORKS, test=test_that_sets(message, field))
+
+
+def test_of_nothing(named: Named, *, refuses: bool) -> tuple[str, Path] | None:
+    """The test of a field that does nothing: a warning, or gloo's refusal of what gateway hands on."""
+    if not settings_used().get(named, True):
+        return "warned of", WARNING
+    below = (name for name in supported.FIELDS_READ if named[1] in contract()[GLOO + name].fields)
+    handed_on = refuses and any(not supported.is_read(name, named[1]) for name in below)
+    return ("refused by name", REFUSING) if handed_on else None
 
 
 def is_translated(name: str, field: str) -> bool:
@@ -363,7 +371,8 @@ def words_in(tree: ast.AST) -> frozenset[str]:
 def test_that_sets(message: Message, field: str) -> tuple[str, Path] | None:
     """A test that speaks of the field and of what it is in; rather a test than the rest of a file."""
     spelt = {field, message.fields[field][0]}
-    owners = {bare(message.name).replace(".", "")} | {
+    name = bare(message.name).replace(".", "")
+    owners = {name, name.lower()} | {
         name
         for other in contract().values()
         for json, (attribute, _, child, *_) in other.fields.items()
