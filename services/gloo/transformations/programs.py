@@ -19,6 +19,7 @@ from shared.report import Report, join
 
 Data = dict[str, Any]
 
+JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 UNSET: tuple[Any, ...] = (None, False, [])
 TEMPLATES = ("body", "template")  # an empty one stands for an empty text
 
@@ -125,7 +126,7 @@ class _Translation:
         self.around = Surroundings(
             advanced=self.template.advanced_templates,
             response=self.response,
-            extractors=self.template.extractors,
+            extractors=frozenset(self.template.extractors),
         )
 
     def program(self, keep: set[str] | None) -> Data:
@@ -320,7 +321,7 @@ def values_program(
 
 def to_json(program: Data) -> str:
     """The document ``runtime.lua`` reads; what is not set, False or empty, is not in it."""
-    return json.dumps(_set_members(program), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return JSON.encode(_set_members(program))
 
 
 def _set_members(program: Data) -> Data:

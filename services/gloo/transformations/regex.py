@@ -11,6 +11,7 @@ construction: an instruction is
 from __future__ import annotations
 
 from collections.abc import Set
+from functools import lru_cache
 from typing import Any
 
 from services.gloo.re2 import BadPattern, Bytes, Either, Group, Mark, Node, Repeat, Sequence, parse
@@ -23,6 +24,7 @@ class TooMuch(ValueError):
     """RE2 takes the expression, but it has no program here; the text says why."""
 
 
+@lru_cache(maxsize=256)  # routes like to have the same ones
 def regex_program(pattern: str, group: int = 0) -> Program:
     """The program of *pattern*, a valid one; it marks where *group* was. Raises ``TooMuch``."""
     program: Program = []

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 Expression = list[Any]
@@ -80,9 +80,10 @@ class Surroundings:
 
     advanced: bool
     response: bool
-    extractors: Collection[str]
+    extractors: frozenset[str]
 
 
+@lru_cache(maxsize=1024)  # routes like to have the same ones
 def parse_template(text: str, around: Surroundings) -> Template:
     """Parse *text*; raises ``BadTemplate``."""
     if found := LINE_STATEMENT.search(text):

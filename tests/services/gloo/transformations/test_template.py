@@ -8,7 +8,9 @@ from services.gloo.transformations.template import BadTemplate, Surroundings, Te
 
 
 def parse(text: str, *, advanced: bool = False, response: bool = True) -> Template:
-    return parse_template(text, Surroundings(advanced=advanced, response=response, extractors={"id"}))
+    return parse_template(
+        text, Surroundings(advanced=advanced, response=response, extractors=frozenset({"id"}))
+    )
 
 
 def test_a_template_is_texts_and_nodes() -> None:
