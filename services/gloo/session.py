@@ -165,6 +165,7 @@ class Session:
             "watches": self._watches,
             "endpoints": self._endpoints.state(),
             "secrets": self._secrets.state(),
+            "instances": self._fleets.state(),
             "virtual_hosts_translated": self._pipeline.proxies.computed,
             "clusters": len(self._pipeline.clusters.clusters.by_name),
             "proxies": {

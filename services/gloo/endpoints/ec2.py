@@ -124,6 +124,14 @@ class Fleets:
             self._tell()
             self._news.set()
 
+    def state(self) -> dict[str, str]:
+        """For ``/debug/gloo``: what came of the questions, by Upstream."""
+        told = {ref: self._known[question] for ref, question in self._asked.items()}
+        return {
+            str(ref): f"{len(fleet.addresses)} instances{': ' if fleet.problem else ''}{fleet.problem}"
+            for ref, fleet in sorted(told.items())
+        }
+
     async def settled(self, within: float) -> None:
         """Wait until all that is wanted was asked for once."""
         with contextlib.suppress(TimeoutError):
