@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from heapq import nsmallest
 from typing import Any
 
 from services.gateway.translator.model import GW, MATCHABLES
@@ -147,9 +148,8 @@ def _in_the_objects_words(source: Source, text: str) -> str:
 
 
 def _names(users: Collection[Source]) -> list[str]:
-    names = [str(user) for user in sorted(users)]
-    more = len(names) - MOST_USERS
-    return names[:MOST_USERS] + ([f"and {more} more"] if more > 0 else [])
+    more = len(users) - MOST_USERS
+    return [*map(str, nsmallest(MOST_USERS, users)), *([f"and {more} more"] if more > 0 else ())]
 
 
 def _told_before(sub: Status, whole: Status) -> Report:
