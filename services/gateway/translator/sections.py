@@ -247,13 +247,13 @@ class Sections:
         if selector is None:
             raise InvalidResource(at, "chooses none: set ref or selector")
         labels.check(selector.expressions, f"{at}.selector.expressions")
-        namespaces = set(selector.namespaces) - {"*"} if "*" not in selector.namespaces else set()
+        everywhere = not selector.namespaces or "*" in selector.namespaces
         chosen = []
         for ref, traits in sorted(known.items(), key=lambda pair: pair[0]):
             if not traits.known:
                 self.lacking.add(str(Source(kind, ref)))  # it may have been chosen before
             elif (
-                (not namespaces or ref.namespace in namespaces)
+                (everywhere or ref.namespace in selector.namespaces)
                 and (ssl is None or traits.ssl is ssl)
                 and labels.match(traits.labels, selector.labels, selector.expressions)
             ):
