@@ -58,6 +58,7 @@ WITH_DATE = frozenset(
     """.split()  # noqa: SIM905
 )
 SHORTENED = frozenset(("PATH", "QUERY_PARAMS"))  # may be cut off at a length
+WITHOUT_ARGUMENT = PLAIN | WITH_DATE | SHORTENED
 
 _HEADER = re.compile(r":?[!#$%&'*+.^_`|~0-9A-Za-z-]+(\?:?[!#$&'*+.^_`|~0-9A-Za-z-]+)?")
 _NAME = re.compile(r"[^()\s%]+")
@@ -90,7 +91,7 @@ def problem_with(value: str) -> str | None:
             shape, shortened = WITH_ARGUMENT[name]
             if argument is None or not shape.fullmatch(argument) or (length and not shortened):
                 return f"{found[0]} has no argument that fits, as %REQ(x-name)%"
-        elif name not in PLAIN | WITH_DATE | SHORTENED:
+        elif name not in WITHOUT_ARGUMENT:
             return f"%{name}% is no command that can stand here"
         elif (argument is not None and name not in WITH_DATE) or (length and name not in SHORTENED):
             return f"%{name}% takes no argument"
