@@ -1,4 +1,4 @@
-"""A Proxy written by hand with a filter in Envoy's own words, and what becomes of it when Envoy refuses it."""
+"""A Proxy written by hand with a filter in Envoy's own words, and what happens when Envoy refuses it."""
 
 from __future__ import annotations
 
