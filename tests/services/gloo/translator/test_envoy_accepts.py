@@ -27,6 +27,7 @@ WARNED = {
     "header_validation": "allow_custom_methods",
     "udp": "matcher",
 }
+FILES = {"grpc_json_in_a_file"}  # of Envoy's; whether an edge goes with what is in them, only Envoy knows
 KNOWN = ("Deprecated field", "work-in-progress", "Unknown retry_on policy token")  # of the last we warn, too
 
 
@@ -35,7 +36,7 @@ def golden_worlds() -> dict[str, World]:
 
 
 def random_worlds(seeds: range) -> Iterator[tuple[str, World]]:
-    golden = [load(case) for case in CASES]
+    golden = [load(case) for case in CASES if name_of(case) not in FILES]
     kinds = {
         "case": random_case,
         "tls": random_tls_case,
