@@ -27,6 +27,7 @@ from services.gloo import app as gloo
 from services.gloo.translator import supported
 from shared.runtime.settings import ALWAYS_USED, unused
 from tests.services.gateway.support import NAMESPACE, apply, documents, findings
+from tests.services.gloo.translator.test_supported import BESIDE
 from tests.support.consul import REPOSITORY
 from tests.support.fields import (
     NOT_FOR_ENVOY,
@@ -54,7 +55,7 @@ ABOVE = {
 """What gateway has done with when gloo sees it."""
 NOTHING = "rejected|no effect|without effect|kept, not used|not used|not read"
 ONLY = "without|except|where|there|with|when|on|beside"
-UNTOLD = ("protos", "glooctl", "shared/codec", "support/coverage.py", "support/fields.py")
+UNTOLD = ("protos", "glooctl", "shared/codec", "shared/runtime", "support")
 """Tests that set fields without showing what comes of it."""
 
 
@@ -62,11 +63,11 @@ class State(Enum):
     """What comes of a field; the words say it to users."""
 
     WORKS = "works", "does what its comment says"
-    NO_EFFECT = "without effect", "may be set; what is in it changes nothing, and a warning says so"
+    NO_EFFECT = "without effect", "may be set, and changes nothing; mostly a warning says so"
     REJECTED = "Rejected", "is an error at its path, which says what to use instead"
     ENTERPRISE = (
         "enterprise",
-        "is of Gloo's enterprise edition: an error at its path, or in Settings a warning",
+        "is of Gloo's enterprise edition: an error at its path; in Settings and Secrets without effect",
     )
     BOOKKEEPING = "bookkeeping", "says whose an object is and what was said of it"
     OPEN = "open", "is to come: until then an error at its path"
@@ -205,6 +206,8 @@ def is_translated(name: str, field: str) -> bool:
 
 def is_bookkeeping(message: Message, field: str) -> bool:
     known = {*NOT_FOR_ENVOY, *(GLOO + name for name in supported.UNCHECKED)}
+    if (message.name.removeprefix(GLOO), field) in BESIDE:
+        return True
     return not known.isdisjoint((message.name, message.fields[field][2]))
 
 
@@ -262,7 +265,7 @@ def is_used(named: Named) -> bool:
 def judged_by_gateway() -> Mapping[Named, Row]:
     """What gateway's golden cases show of its own messages.
 
-    A field works if without it a Proxy is another; otherwise what is said at its path tells.
+    A field works if without it a Proxy or what is found is another, unless what is said at its path tells.
     """
     cases = {path: load(path) for path in GATEWAY_CASES}
     results = {path: translate(case) for path, case in cases.items()}
@@ -284,9 +287,10 @@ def judge(field: str, case: Any, way: Way, before: Steps, test: tuple[str, Path]
     if error:
         state = State.OPEN if error == supported.NOT_YET else State.REJECTED
         return Row(field=field, state=state, words=error, test=test)
-    if [each for each, _ in before] != [each for each, _ in after]:
-        return Row(field=field, state=State.WORKS, test=test)
-    return Row(field=field, state=State.NO_EFFECT, words=warning, test=test) if warning else None
+    served, still_served = ([each for each, _ in steps] for steps in (before, after))
+    if warning and served == still_served:
+        return Row(field=field, state=State.NO_EFFECT, words=warning, test=test)
+    return Row(field=field, state=State.WORKS, test=test) if before != after else None
 
 
 def gone(before: Steps, after: Steps, kind: str, path: str) -> str:
@@ -369,7 +373,7 @@ def words_in(tree: ast.AST) -> frozenset[str]:
 
 
 def test_that_sets(message: Message, field: str) -> tuple[str, Path] | None:
-    """A test that speaks of the field and of what it is in; rather a test than the rest of a file."""
+    """A test that speaks of the field and of what it is in, and best of the fields beside it, too."""
     spelt = {field, message.fields[field][0]}
     name = bare(message.name).replace(".", "")
     owners = {name, name.lower()} | {
@@ -379,9 +383,14 @@ def test_that_sets(message: Message, field: str) -> tuple[str, Path] | None:
         if child == message.name
         for name in (json, attribute)
     }
+    beside = {word for json, (attribute, *_) in message.fields.items() for word in (json, attribute)}
+
+    def fits(sight: Sight) -> tuple[bool, bool, int]:
+        return sight.name == sight.path.name, not owners & sight.words, -len(beside & sight.words)
+
     seen = [each for each in sights() if spelt & each.words and owners & each.around]
-    seen.sort(key=lambda each: (each.name == each.path.name, not owners & each.words))
-    return (seen[0].name, seen[0].path) if seen else None
+    best = min(seen, key=fits, default=None)
+    return (best.name, best.path) if best else None
 
 
 def golden(path: Path) -> tuple[str, Path]:
