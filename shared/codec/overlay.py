@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Callable
 from functools import cache
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import betterproto2
@@ -21,8 +22,8 @@ def overlay(own: M | None, other: M | None) -> M | None:
     """
     if own is None or other is None:
         return other if own is None else own
-    taken: dict[str, Any] = {name: getattr(other, name) for name in _missing(own)}
-    return dataclasses.replace(own, **taken)  # type: ignore[type-var]
+    fields = {name: getattr(own, name) for name in _set(own)}
+    return type(own)(**fields, **{name: getattr(other, name) for name in _lacking(own, other)})
 
 
 def taken(own: M | None, other: M | None) -> list[str]:
@@ -30,24 +31,40 @@ def taken(own: M | None, other: M | None) -> list[str]:
     if other is None:
         return []
     names = _json_names(type(other))
-    missing = names if own is None else _missing(own)
-    return [names[name] for name in missing if _is_set(other, name)]
+    return [names[name] for name in (_set(other) if own is None else _lacking(own, other))]
 
 
-def _missing(own: betterproto2.Message) -> list[str]:
-    fields = fields_of(type(own))
-    chosen = {each.group for each in fields if each.group and _is_set(own, each.name)}
-    return [each.name for each in fields if each.group not in chosen and not _is_set(own, each.name)]
+def _lacking(own: betterproto2.Message, other: betterproto2.Message) -> list[str]:
+    """The fields that *other* sets and *own* does not."""
+    mine, groups = _set(own), _groups(type(own))
+    chosen = {groups[name] for name in mine} - {None}
+    return [name for name in _set(other) if name not in mine and groups[name] not in chosen]
 
 
-def _is_set(message: betterproto2.Message, name: str) -> bool:
-    """Whether a field is there; an empty message is, an empty list is not."""
-    return bool(getattr(message, name) != _unset(type(message))[name])
+def _set(message: betterproto2.Message) -> list[str]:
+    """The fields that are there; an empty message is, an empty list is not."""
+    names, values, unset = _shape(type(message))
+    found = values(message)
+    return (
+        []
+        if found == unset
+        else [name for name, one, none in zip(names, found, unset, strict=True) if one != none]
+    )
 
 
 @cache
-def _unset(message_class: MessageClass) -> dict[str, Any]:
-    return {each.name: getattr(message_class(), each.name) for each in fields_of(message_class)}
+def _shape(
+    message_class: MessageClass,
+) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]], tuple[Any, ...]]:
+    """The names of the fields, how to get all their values, and these where nothing is set."""
+    names = tuple(each.name for each in fields_of(message_class))
+    values = attrgetter(*names) if len(names) > 1 else lambda message: (getattr(message, names[0]),)
+    return names, values, values(message_class())
+
+
+@cache
+def _groups(message_class: MessageClass) -> dict[str, str | None]:
+    return {each.name: each.group for each in fields_of(message_class)}
 
 
 @cache
