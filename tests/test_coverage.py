@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.consul import REPOSITORY
-from tests.support.coverage import Row, State, contract, declared, page, table
+from tests.support.coverage import ABOVE, Row, State, contract, declared, page, table
 
 PAGE = REPOSITORY / "docs" / "coverage.md"
 
@@ -32,6 +32,7 @@ def test_a_test_shows_what_comes_of_every_field() -> None:
         return row.state in (State.WORKS, State.REJECTED) or row.words.endswith("rejected")
 
     assert [name for name, row in rows() if does_something(row) and row.test is None] == []
+    assert all(field in case.read_text() for (_, field), case in ABOVE.items())
 
 
 def test_comments_say_what_comes_of_a_field() -> None:

@@ -109,20 +109,20 @@ def contract() -> Mapping[str, Message]:
     found = {}
     for file in sorted(files, key=lambda file: file.name):
         said = {tuple(place.path): place.leading_comments for place in file.source_code_info.location}
-        for name, declared, path in _declared(file.package, file.message_type, (4,)):
-            comments = {field.json_name: said[*path, 2, i] for i, field in enumerate(declared.field)}
+        for name, message, path in _messages(file.package, file.message_type, (4,)):
+            comments = {field.json_name: said[*path, 2, i] for i, field in enumerate(message.field)}
             found[name] = Message(name=name, file=file.name, fields=messages[name], comments=comments)
     return found
 
 
-def _declared(
+def _messages(
     prefix: str, messages: Iterable[Any], path: tuple[int, ...]
 ) -> Iterator[tuple[str, Any, tuple[int, ...]]]:
     for i, message in enumerate(messages):
         if not message.options.map_entry:
             name = f"{prefix}.{message.name}"
             yield name, message, (*path, i)
-            yield from _declared(name, message.nested_type, (*path, i, 3))
+            yield from _messages(name, message.nested_type, (*path, i, 3))
 
 
 # -- states -----------------------------------------------------------------------------------------------
