@@ -15,7 +15,7 @@ import yaml
 
 from tests.support.aws import Aws, Invocation, returned
 from tests.support.backends import Backend
-from tests.support.stack import Stack, to_upstream, virtual_service
+from tests.support.stack import Stack, direct, to_upstream, virtual_service
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.e2e
@@ -288,6 +288,19 @@ async def test_a_key_is_renewed_by_itself_and_shown_to_nobody(site: Site, tmp_pa
     await stack.status_is("Accepted", "Upstream", "functions")
 
     await eventually(lambda: list((tmp_path / "state").glob("*.snapshot")))
+    await stack.stop_process("gloo")
+    site.folder.rename(tmp_path / "away")
+    stack.start_role("gloo", flags=["--state-dir", str(tmp_path / "state")])
+    await stack.ready("gloo")
+    connected = "control_plane.connected_state: 1"
+    await eventually(lambda: stack.envoy("/stats?filter=control_plane"), until=lambda text: connected in text)
+    await stack.put("VirtualService", "live", virtual_service(direct("/", "live"), domains=["live.com"]))
+    await stack.answers("/", host="live.com", saying="live")
+    assert (await site.ask("/call"))[0] == 200  # with the key that Envoy has
+    (tmp_path / "away").rename(site.folder)
+    await stack.status_is("Accepted", "Upstream", "functions")
+    assert (await site.ask("/call"))[0] == 200
+
     rows = await stack.consul.call("GET", "/v1/kv/?recurse")
     pages = [
         await stack.debug("gloo", page)

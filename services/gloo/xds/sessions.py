@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from services.gloo.resources import (
     CLUSTER,
@@ -184,7 +185,8 @@ class Session:
             return NOTHING_HELD
         before = REMOVED_AFTER.get(type_url, ())
         if type_url in (ENDPOINTS, SECRET, EXTENSION):
-            return Hold(drop=lambda name: not self._settled(before, now))
+            keep = partial(_is_named, snapshot) if type_url == EXTENSION else NOTHING_HELD.keep
+            return Hold(drop=lambda name: not self._settled(before, now), keep=keep)
         awaited: list[bytes] | None = None
 
         def waits(want: Resource) -> bool:
@@ -237,6 +239,14 @@ class Session:
             return False
         self.retiring.update(dict.fromkeys(unscheduled, now + self.options.removal_grace))
         return self.options.removal_grace <= 0
+
+
+def _is_named(snapshot: Snapshot, filter_name: str) -> bool:
+    """Whether a filter's name is in what is served. An Envoy that lost it would answer 500 in its place; the
+    key in it may be away with its Vault."""
+    name = (filter_name.encode(),)
+    served = (snapshot.of(type_url).by_name.values() for type_url in (CLUSTER, LISTENER))
+    return any(mentions(each.body, name) for some in served for each in some)
 
 
 def _rank(type_url: TypeUrl) -> tuple[int, str]:

@@ -116,10 +116,14 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """What must wait, as the order of the types has it; *together*: no removal without all additions."""
+    """What must wait, as the order of the types has it; *together*: no removal without all additions.
+
+    *keep* says of something we do not have that a client which has it must not lose it, though it asks.
+    """
 
     put: Callable[[Resource], bool] = lambda resource: False
     drop: Callable[[str], bool] = lambda name: False
+    keep: Callable[[str], bool] = lambda name: False
     together: bool = False
 
 
@@ -263,7 +267,7 @@ class Subscription:
             if same(have, want) and not asked and not doubted:
                 continue
             if want is None:
-                held = not asked and have is not None and hold.drop(name)
+                held = have is not None and ((not asked and hold.drop(name)) or hold.keep(name))
             else:
                 held = self._refuses(want, now) or (not asked and hold.put(want))
                 waits |= held
