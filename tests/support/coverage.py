@@ -164,6 +164,7 @@ def below_refused() -> Iterator[tuple[str, str, State]]:
 
 
 def row_of(message: Message, field: str) -> Row:
+    """Golden cases go before tables, and those before what comments say and tests mention."""
     named, name = (message.name, field), message.name.removeprefix(GLOO)
     words, refuses = declared(message.comments[field])
     if named in ABOVE:
@@ -206,9 +207,8 @@ def is_translated(name: str, field: str) -> bool:
 
 def is_bookkeeping(message: Message, field: str) -> bool:
     known = {*NOT_FOR_ENVOY, *(GLOO + name for name in supported.UNCHECKED)}
-    if (message.name.removeprefix(GLOO), field) in BESIDE:
-        return True
-    return not known.isdisjoint((message.name, message.fields[field][2]))
+    beside = (message.name.removeprefix(GLOO), field) in BESIDE
+    return beside or message.name in known or message.fields[field][2] in known
 
 
 def declared(comment: str) -> tuple[str, bool]:
