@@ -117,7 +117,7 @@ class ServedProxy:
     clusters: Resources = EMPTY  # that forward to any host
     secrets: Mapping[str, frozenset[Source]] = field(default_factory=dict)  # by name, and for whom
     tried: Mapping[str, frozenset[Source]] = field(default_factory=dict)  # those nobody refers to yet
-    scripts: frozenset[str] = frozenset()  # that are used, or have been
+    scripts: frozenset[str] = frozenset()  # that are used
     partial: tuple[tuple[str, str], ...] = ()  # hosts without their broken routes, by route configuration
 
 
@@ -228,7 +228,7 @@ class Proxies:
         partial: list[tuple[str, str]] = []
         secrets: dict[str, frozenset[Source]] = {}
         tried: dict[str, frozenset[Source]] = {}
-        scripts = set(before.scripts)  # what nobody uses any more may go on as it is
+        scripts: set[str] = set()
         conflicts = listener_conflicts(proxy.listeners)
         for i, (given, entry) in enumerate(zip(proxy.listeners, self._entries[ref].values(), strict=True)):
             last_good = self._served(ref, given.name)

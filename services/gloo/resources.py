@@ -31,12 +31,14 @@ MODULUS = 2**64
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One Envoy resource: ``body`` is its encoded message, without the Any around it."""
+    """One Envoy resource: ``body`` is its encoded message, without the Any around it. One that is *late* takes
+    something away that routes have used, and comes to an Envoy after those that no longer do."""
 
     name: str
     body: bytes = field(repr=False)  # it may be a key
     digest: int
     sources: frozenset[Source] = frozenset()
+    late: bool = False
 
     @property
     def version(self) -> str:

@@ -12,6 +12,7 @@ from tests.support.backends import Backend
 from tests.support.site import Site
 from tests.support.stack import Stack, direct, to_upstream
 from tests.support.traffic import undisturbed
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -55,8 +56,24 @@ async def test_code_comes_with_its_first_use_and_touches_no_listener(tmp_path: P
             await site.serve(to_upstream("/", "pets"))
             assert "x-greeting" not in (await site.get("/")).headers
         assert await stack.envoy(LISTENERS) == before
-        in_use = {name for name, there in (await code(stack)).items() if there}
-        assert in_use == {"gloo.transformation.early", "gloo.transformation.regular"}
+        await eventually(lambda: code(stack), until=lambda found: not any(found.values()))
+
+
+async def test_code_goes_after_its_last_use(tmp_path: Path) -> None:
+    template = {"headers": {":path": {"text": "/new"}}, "parseBodyBehavior": "DontParse"}
+    changed = [{"requestTransformation": {"transformationTemplate": template}}]
+    transformed = {"stagedTransformations": {"regular": {"requestTransforms": changed}}}
+    async with Stack(tmp_path) as stack, Backend("pets") as backend:
+        await stack.register("pets", backend.port)
+        await stack.status_is("Accepted", "Upstream", "pets")
+        site = Site(stack, "pets")
+        rewritten = to_upstream("/old", "pets", prefixRewrite="/new")
+        await site.serve(rewritten)
+        async with undisturbed(stack.http_port, site.domain, "/old", saying=['"/new"'], pause=0.001):
+            for _ in range(10):
+                await site.serve(to_upstream("/old", "pets", **transformed))
+                await site.serve(rewritten)
+        await eventually(lambda: code(stack), until=lambda found: not any(found.values()))
 
 
 async def test_a_new_envoy_has_the_code_from_the_last_good_snapshot(tmp_path: Path) -> None:

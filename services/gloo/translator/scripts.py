@@ -9,7 +9,7 @@ it. Then it gets the code, before the route, and no listener differs for that.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from protos._generated.google import protobuf
 from protos.envoy import core, hcm, header_mutation, lua
@@ -46,7 +46,7 @@ def script(name: str, code: str, *, without: protobuf.Any = NOTHING) -> Script:
     return Script(
         filter=hcm.HttpFilter(name=name, config_discovery=asked, disabled=True),
         used=_served(name, program),
-        unused=_served(name, without),
+        unused=replace(_served(name, without), late=True),
     )
 
 

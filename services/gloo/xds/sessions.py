@@ -184,9 +184,14 @@ class Session:
         if type_url not in RANK:
             return NOTHING_HELD
         before = REMOVED_AFTER.get(type_url, ())
-        if type_url in (ENDPOINTS, SECRET, EXTENSION):
-            keep = partial(_is_named, snapshot) if type_url == EXTENSION else NOTHING_HELD.keep
-            return Hold(drop=lambda name: not self._settled(before, now), keep=keep)
+        if type_url == EXTENSION:
+            return Hold(
+                put=lambda want: want.late and self._still_used(want, snapshot, now),
+                drop=lambda name: not self._settled(before, now),
+                keep=partial(_is_named, snapshot),
+            )
+        if type_url in (ENDPOINTS, SECRET):
+            return Hold(drop=lambda name: not self._settled(before, now))
         awaited: list[bytes] | None = None
 
         def waits(want: Resource) -> bool:
@@ -200,6 +205,14 @@ class Session:
             drop=lambda name: not self._settled(before, now),
             together=type_url == LISTENER,
         )
+
+    def _still_used(self, want: Resource, snapshot: Snapshot, now: float) -> bool:
+        """Whether the client may have routes that use what *want* takes away."""
+        has, routes = self.subscriptions[EXTENSION].has(want.name), self.subscriptions.get(ROUTES)
+        if has is None or routes is None:
+            return False
+        sent = routes.base is snapshot.of(ROUTES)
+        return not sent or not routes.settled(now, self.options.ack_deadline)
 
     def _awaited_clusters(self, snapshot: Snapshot, now: float) -> list[bytes]:
         """The clusters on their way to the client, on trial, or not even that.
