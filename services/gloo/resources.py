@@ -31,8 +31,10 @@ MODULUS = 2**64
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One Envoy resource: ``body`` is its encoded message, without the Any around it. One that is *late* takes
-    something away that routes have used, and comes to an Envoy after those that no longer do."""
+    """One Envoy resource: ``body`` is its encoded message, without the Any around it.
+
+    One that is *late* takes something away that routes have used, and comes after those that no longer do.
+    """
 
     name: str
     body: bytes = field(repr=False)  # it may be a key

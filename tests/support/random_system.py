@@ -9,7 +9,6 @@ from protos import gloo
 from services.gateway.inputs import KINDS as GATEWAYS
 from services.gateway.translation import Changes as GatewayChanges
 from services.gateway.translation import Translation
-from services.gloo.features import SCRIPTS
 from services.gloo.pipeline import Changes, Pipeline, role_of
 from services.gloo.plugin import Policy
 from services.gloo.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES
@@ -132,7 +131,7 @@ class System:
         return found
 
     def served(self) -> dict[str, dict[str, bytes]]:
-        """What Envoys get, by role and by type and name, but for scripts: one that was used once stays."""
+        """What Envoys get, by role and by type and name."""
         found = {}
         for name in self.proxies:
             snapshot = self.pipeline.snapshot(Ref(NAMESPACE, name))
@@ -140,7 +139,6 @@ class System:
                 f"{kind} {each.name}": each.body
                 for kind, resources in snapshot.by_type.items()
                 for each in resources.by_name.values()
-                if each.name not in SCRIPTS
             }
         return found
 
