@@ -35,6 +35,7 @@ OF_ROUTES: list[Document] = [
     {"timeout": "3600s", "idleTimeout": "3600s", "maxStreamDuration": {"maxStreamDuration": "3600s"}},
     {"retries": {"retryOn": "5xx"}, "envoyMetadata": {"team": {"name": "pets"}}},
     {"upgrades": [{"websocket": {}}]},
+    {"internalRedirects": {"codes": [307]}},
     {"ratelimit": BUCKET | LIMITS},
     {"extauth": {"customAuth": {}}},
     {"stagedTransformations": {"early": TRANSFORMED, "regular": TRANSFORMED, "postRouting": TRANSFORMED}},

@@ -1,15 +1,17 @@
-"""Options beyond Gloo, asked for by real requests: brotli, Zstandard, mirrors, session affinity."""
+"""Options beyond Gloo, asked for by real requests: brotli, Zstandard, mirrors, session affinity,
+redirects followed within, retry budgets."""
 
 from __future__ import annotations
 
 import contextlib
 from base64 import b64encode
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from tests.support.backends import Backend
 from tests.support.envoy import running_envoy
@@ -29,14 +31,21 @@ def route(path: str, upstream: str = "both", /, **options: Any) -> Document:
 
 @contextlib.asynccontextmanager
 async def serving(
-    folder: Path, routes: list[Document], upstreams: Mapping[str, list[Backend]], **options: Any
+    folder: Path,
+    routes: list[Document],
+    upstreams: Mapping[str, Sequence[Backend | int]],
+    *,
+    fields: Mapping[str, Document] | None = None,
+    **options: Any,
 ) -> AsyncIterator[aiohttp.ClientSession]:
-    """A client of an Envoy with these *routes*; it leaves answers compressed and keeps no cookies."""
+    """A client of an Envoy with these *routes*; it leaves answers compressed and keeps no cookies. *fields*
+    are more of the upstreams, whose members may be given by their port."""
     port, admin = free_ports(2)
     static = [
         {
             "metadata": {"name": name, "namespace": "ns"},
-            "static": {"hosts": [{"addr": "127.0.0.1", "port": each.port} for each in members]},
+            "static": {"hosts": [{"addr": "127.0.0.1", "port": port_of(each)} for each in members]},
+            **(fields or {}).get(name, {}),
         }
         for name, members in upstreams.items()
     ]
@@ -52,6 +61,10 @@ async def serving(
     )
     async with running_envoy(folder, bootstrap), client:
         yield client
+
+
+def port_of(member: Backend | int) -> int:
+    return member if isinstance(member, int) else member.port
 
 
 async def encoding(client: aiohttp.ClientSession, path: str, accepted: str) -> str:
@@ -145,3 +158,59 @@ async def test_a_session_stays_with_its_instance(tmp_path: Path, kind: str) -> N
             gone = {"x-at": b64encode(b"127.0.0.1:1").decode()}
             assert await met("/strict", gone) == "503"
             assert await met("/", gone) in ("a", "b")
+
+
+@contextlib.asynccontextmanager
+async def redirecting() -> AsyncIterator[int]:
+    """The port of a server that sends whoever asks for /old to /new, with a note."""
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.path == "/old":
+            return web.Response(
+                status=307, headers={"location": f"http://{request.host}/new", "x-note": "moved"}
+            )
+        return web.Response(text=f"{request.path} {request.headers.get('x-note', '')}")
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    [port] = free_ports(1)
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        yield port
+    finally:
+        await runner.cleanup()
+
+
+async def test_redirects_are_followed_within(tmp_path: Path) -> None:
+    following = {"codes": [307], "headersToCopy": ["x-note"]}
+    routes = [
+        route("/old", "moving", internalRedirects=following)
+        | {"matchers": [{"exact": "/old", "methods": ["GET"]}]},
+        route("/old", "moving", internalRedirects={}),
+        route("/", "moving"),
+    ]
+    async with (
+        redirecting() as port,
+        serving(tmp_path, routes, {"moving": [port]}) as client,
+    ):
+        async with client.get("/old", allow_redirects=False) as answer:
+            assert (answer.status, await answer.text()) == (200, "/new moved")
+        async with client.head("/old", allow_redirects=False) as answer:
+            assert answer.status == 307, "only 302 is followed when nothing else is said"
+
+
+async def test_a_retry_budget_bounds_retries(tmp_path: Path) -> None:
+    again = {"retryOn": "5xx", "numRetries": 3}
+    routes = [route("/free", "free", retries=again), route("/bound", "bound", retries=again)]
+    none = {"circuitBreakers": {"retryBudget": {"budgetPercent": 0, "minRetryConcurrency": 0}}}
+    async with (
+        Backend("here") as here,
+        serving(tmp_path, routes, {"free": [here], "bound": [here]}, fields={"bound": none}) as client,
+    ):
+        for path, status in (("/free", 200), ("/bound", 503)):
+            here.failures = 1
+            async with client.get(path) as answer:
+                assert answer.status == status, path
+            here.failures = 0
