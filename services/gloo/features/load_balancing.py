@@ -22,8 +22,13 @@ def balance(upstream: gloo.Upstream, outer: Scope) -> Patch:
     if config is None:
         return Patch()
     fields = policy(config, scope)
-    if (common := common_config(config, scope)) != cluster.ClusterCommonLbConfig():
+    common = common_config(config, scope)
+    if config.locality_weighted_lb_config is not None and upstream.consul is not None:
+        common.locality_weighted_lb_config = cluster.ClusterCommonLbConfigLocalityWeightedLbConfig()
+    if common != cluster.ClusterCommonLbConfig():
         fields["common_lb_config"] = common
+    if config.locality_weighted_lb_config is not None and upstream.consul is None:
+        scope.warn("localityWeightedLbConfig", "has no effect: only instances of consul are in datacenters")
     if config.use_hostname_for_hashing and not looked_up(upstream):
         scope.error("useHostnameForHashing", "only static hosts that have names can be hashed by them")
     return Patch(fields=fields)
@@ -132,6 +137,7 @@ FEATURES = (
             "LoadBalancerConfig": (
                 *("roundRobin", "leastRequest", "random", "ringHash", "maglev", "useHostnameForHashing"),
                 *("healthyPanicThreshold", "updateMergeWindow", "closeConnectionsOnHostSetChange"),
+                "localityWeightedLbConfig",
             ),
             "LoadBalancerConfig.RoundRobin": ALL,
             "LoadBalancerConfig.LeastRequest": ALL,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
@@ -38,15 +39,25 @@ def translate_endpoints(
     subsets: SubsetKeys = NO_SUBSETS,
     sources: Collection[Source] = (),
 ) -> Resource:
-    """The endpoints of *cluster*, in the order given; none at all is a valid answer, too."""
-    members = [translate_endpoint(each, subsets) for each in endpoints]
-    out = endpoint.ClusterLoadAssignment(cluster_name=cluster)
-    if members:
-        out.endpoints = [  # gRPC passes over a locality that is not named or not weighted
+    """The endpoints of *cluster*, in the order given; none at all is a valid answer, too.
+
+    Each datacenter is a locality that weighs as much as its instances together, so who looks at localities
+    (gRPC does, an Envoy on demand) spreads requests like who does not.
+    """
+    places: defaultdict[str, list[Endpoint]] = defaultdict(list)
+    for each in endpoints:
+        places[each.datacenter].append(each)
+    out = endpoint.ClusterLoadAssignment(
+        cluster_name=cluster,
+        endpoints=[
             endpoint.LocalityLbEndpoints(
-                locality=core.Locality(), lb_endpoints=members, load_balancing_weight=1
+                locality=core.Locality(region=datacenter),
+                lb_endpoints=[translate_endpoint(each, subsets) for each in places[datacenter]],
+                load_balancing_weight=sum(max(each.weight, 1) for each in places[datacenter]),
             )
-        ]
+            for datacenter in sorted(places)
+        ],
+    )
     return resource(cluster, encode(out), sources)
 
 

@@ -123,7 +123,6 @@ WITHOUT_EFFECT: Mapping[tuple[str, str], str] = {
     ("ConsulUpstreamSpec", "connectEnabled"): "has no effect; instances are reached directly",
     ("ConsulUpstreamSpec", "consistencyMode"): "has no effect; all services are read by the same queries",
     ("ConsulUpstreamSpec", "queryOptions"): "has no effect; all services are read by the same queries",
-    ("LoadBalancerConfig", "localityWeightedLbConfig"): "has no effect; all instances count as of one place",
     ("HttpProtocolOptions", "headersWithUnderscoresAction"): "has no effect towards an upstream",
     (
         "TransformationStages",
