@@ -206,7 +206,7 @@ def translate_chains(
                     context=made.context, socket=made.socket, secrets=made.secrets, timeout=timeout
                 )
             what = "served with another sslConfig, that of"
-            holder = Holder(chain=id(chain), who=str(each.origin.source), one=f"is {what}", all=f"are {what}")
+            holder = Holder(chain=chain, who=str(each.origin.source), one=f"is {what}", all=f"are {what}")
             for name in each.names:
                 spots = spots_of(match, [name])
                 if (rival := claims.rival(spots, holder.chain)) is not None:

@@ -310,7 +310,7 @@ def _kept(stale: Chains, claims: Claims) -> Iterator[listener.FilterChain]:
     for chain in stale.values():
         spots = spots_of(chain.filter_chain_match)
         if claims.rival(spots, None) is None:
-            claims.take(spots, Holder(chain=id(chain), who="what was served before"))
+            claims.take(spots, Holder(chain=chain, who="what was served before"))
             yield chain
 
 

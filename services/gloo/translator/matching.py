@@ -49,7 +49,7 @@ class Claims:
     def rival(self, spots: Iterable[Spot], chain: object) -> tuple[Spot, Holder] | None:
         """The first of *spots* that is another's than *chain*'s."""
         held = ((spot, self.taken[spot]) for spot in spots if spot in self.taken)
-        return next(((spot, holder) for spot, holder in held if holder.chain != chain), None)
+        return next(((spot, holder) for spot, holder in held if holder.chain is not chain), None)
 
     def take(self, spots: Iterable[Spot], holder: Holder) -> None:
         for spot in spots:

@@ -97,7 +97,7 @@ def names_in(chain: listener.FilterChain | None) -> frozenset[str]:
 def take(chain: listener.FilterChain, claims: Claims, report: Report) -> bool:
     """Have *chain* take its connections, unless some are another's already."""
     spots = spots_of(chain.filter_chain_match)
-    holder = Holder(chain=id(chain), who=f"the host {chain.name}")
+    holder = Holder(chain=chain, who=f"the host {chain.name}")
     rivals = dict.fromkeys(
         rival[1].said_of(rival[0][0]) for spot in spots if (rival := claims.rival([spot], holder.chain))
     )
