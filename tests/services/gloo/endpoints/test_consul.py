@@ -236,7 +236,7 @@ async def test_a_single_endpoint_that_vanishes_with_consuls_data_is_held_too(tmp
             await eventually(lambda: endpoints.held_since, within=30)
             held = ports(endpoints)
             await register(server)
-            await eventually(lambda: endpoints.held_since is None)
+            await eventually(lambda: endpoints.held_since is None, within=30)
 
     assert held
 
