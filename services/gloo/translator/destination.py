@@ -35,12 +35,10 @@ class Found:
     """What routes refer to, gathered along the way."""
 
     clusters: set[str] = field(default_factory=set)
-    filters: set[str] = field(default_factory=set)
     selections: set[ConsulSelection] = field(default_factory=set)
 
     def add(self, other: Found) -> None:
         self.clusters |= other.clusters
-        self.filters |= other.filters
         self.selections |= other.selections
 
 
@@ -148,7 +146,6 @@ def weighted(
         patch = join_patches("on_destination", member.options, scope)
         patch.filters |= filters_to(member.destination, replace(scope, path=f"{at}.destination"))
         patch.write(out)
-        found.filters.update(patch.filters)
         found.clusters |= patch.clusters
         clusters.append(out)
     return route.WeightedCluster(clusters=clusters)

@@ -60,7 +60,6 @@ def translate_route(
     scope = around.scope("options", report, matchers, forwards=given.route_action is not None)
     joined = join_patches("on_route", given.options, scope)
     action = translate_any_action(given, joined, around, report, found)
-    found.filters.update(joined.filters)
     found.clusters |= joined.clusters
     routes = []
     for i, each in enumerate(matchers):

@@ -123,7 +123,6 @@ def translate_virtual_host(
     patch = join_patches("on_virtual_host", host.options, scope)
     usable = not report.errors
     domains = valid_domains(host.domains, report)
-    found.filters.update(patch.filters)
     found.clusters |= patch.clusters
     origins = origins_of(host)
     sources = {origin.source for origin in origins} or {owner}
