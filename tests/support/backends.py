@@ -34,6 +34,20 @@ class Echo:
         return cls(**json.loads(answer.text))
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer; *echo* is what the backend saw of the request."""
+
+    status: int
+    headers: Any
+    text: str
+
+    @property
+    def echo(self) -> Any:
+        assert self.status == 200, self
+        return json.loads(self.text)
+
+
 class Backend:
     """One service on this machine; *host* ``localhost`` listens on every address of that name, *tls* is asked
     for HTTPS.

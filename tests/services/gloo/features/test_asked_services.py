@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.asked_services import AuthService, HttpAuth, LimitService
-from tests.support.backends import Backend
+from tests.support.backends import Backend, Reply
 from tests.support.envoy import Envoy, running_envoy
 from tests.support.golden import static_resources, translate_world
 from tests.support.ports import free_port, free_ports
@@ -285,20 +284,6 @@ LISTENERS: dict[str, Document] = {
         "virtualHosts": [host("limited", route("/"), ratelimit=limits([key("a")]))],
     },
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer; *echo* is what the backend saw of the request."""
-
-    status: int
-    headers: Any
-    text: str
-
-    @property
-    def echo(self) -> Any:
-        assert self.status == 200, self
-        return json.loads(self.text)
 
 
 @dataclass(frozen=True, slots=True)

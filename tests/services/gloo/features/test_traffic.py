@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -14,7 +13,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from tests.support.backends import Backend, repeating
+from tests.support.backends import Backend, Reply, repeating
 from tests.support.envoy import Envoy, running_envoy
 from tests.support.golden import static_resources, translate_world
 from tests.support.ports import free_ports
@@ -203,20 +202,6 @@ LISTENERS = {
     },
     "by-connection": {"virtualHosts": [host("here", route("/"))], "options": BY_CONNECTION},
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer; *echo* is what the backend saw."""
-
-    status: int
-    headers: Any
-    text: str
-
-    @property
-    def echo(self) -> Any:
-        assert self.status == 200, self
-        return json.loads(self.text)
 
 
 @dataclass(frozen=True, slots=True)
