@@ -37,7 +37,8 @@ class Door:
         self._failed = failed
         self._line = line
         self._ssl: SSLContext | None = None
-        self._entering: dict[asyncio.Task[None], socket.socket] = {}  # the first has been at it the longest
+        self._entering: set[asyncio.Task[None]] = set()
+        self._handshakes: dict[asyncio.Task[None], socket.socket] = {}  # the first has been at it the longest
         self.sockets: list[socket.socket] = []
 
     async def open(self, host: str, port: int, ssl: SSLContext | None) -> None:
@@ -66,7 +67,7 @@ class Door:
             asyncio.get_running_loop().remove_reader(listening)
             listening.close()
         self.sockets.clear()
-        for task in self._entering:
+        for task in self._handshakes:
             task.cancel()
 
     async def wait_closed(self) -> None:
@@ -98,31 +99,42 @@ class Door:
             return
         self._watch(listening)
         connection.setblocking(False)
-        if len(self._entering) >= MAX_HANDSHAKES:
-            next(iter(self._entering)).cancel()
-        task = loop.create_task(self._let_in(connection, str(address[0]), peer))
-        self._entering[task] = connection
+        make = partial(self._make, peer)
+        if self._ssl is None:
+            task = loop.create_task(self._let_in(connection, make))
+        else:
+            if len(self._handshakes) >= MAX_HANDSHAKES:
+                next(iter(self._handshakes)).cancel()
+            task = loop.create_task(self._shake_hands(connection, str(address[0]), make, self._ssl))
+            self._handshakes[task] = connection
+        self._entering.add(task)
         task.add_done_callback(self._entered)
 
-    async def _let_in(self, connection: socket.socket, host: str, peer: Peer) -> None:
-        ssl, loop, make = self._ssl, asyncio.get_running_loop(), partial(self._make, peer)
+    async def _let_in(self, connection: socket.socket, make: Callable[[], asyncio.BaseProtocol]) -> None:
+        """Never cancelled: uvloop would close a connection that its protocol has, and not tell it."""
         try:
-            if ssl is None:
-                await loop.connect_accepted_socket(make, connection)
-            elif await _speaks(connection):
-                await loop.connect_accepted_socket(
+            await asyncio.get_running_loop().connect_accepted_socket(make, connection)
+        except OSError:
+            connection.close()
+
+    async def _shake_hands(
+        self, connection: socket.socket, host: str, make: Callable[[], asyncio.BaseProtocol], ssl: SSLContext
+    ) -> None:
+        try:
+            if await _speaks(connection):
+                await asyncio.get_running_loop().connect_accepted_socket(
                     make, connection, ssl=ssl, ssl_handshake_timeout=HANDSHAKE_TIMEOUT
                 )
             else:  # it only looked whether somebody listens
                 connection.close()
         except OSError as error:
             connection.close()
-            if ssl is not None:
-                self._failed(host, reason(error))
+            self._failed(host, reason(error))
 
     def _entered(self, task: asyncio.Task[None]) -> None:
-        connection = self._entering.pop(task)
-        if task.cancelled():
+        self._entering.discard(task)
+        connection = self._handshakes.pop(task, None)
+        if connection is not None and task.cancelled():
             connection.close()
 
 

@@ -179,6 +179,8 @@ class XdsGrpcServer(Server):
 
     def has_room(self) -> bool:
         """Whether one more connection may stay; one on which nothing is asked makes room for it."""
+        if self._server_closed_fut is None or self._server_closed_fut.done():
+            return False
         if len(self.connections) < self.options.max_streams + SPARE_STREAMS:
             return True
         for connection in self.connections:

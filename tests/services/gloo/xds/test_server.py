@@ -6,6 +6,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from ssl import create_default_context
+from time import monotonic
 from typing import Any
 
 import grpc
@@ -14,6 +17,7 @@ import h2.config
 import h2.connection
 import h2.settings
 import pytest
+import uvloop
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2 as pb
 from grpclib.health.v1 import health_pb2
@@ -21,7 +25,9 @@ from grpclib.reflection.v1 import reflection_pb2
 
 from services.gloo.resources import CLUSTER, ENDPOINTS, ROUTES, Resource, TypeUrl
 from services.gloo.xds import Cache, Options, XdsServer
+from services.gloo.xds.tls import Files
 from tests.services.gloo.xds.drivers import METHODS, ROLE, Driver, Streams, serving, snapshot
+from tests.support.certificates import Authority
 from tests.support.waiting import eventually
 
 ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
@@ -470,6 +476,35 @@ async def test_stopping_does_not_wait_for_a_client_that_does_not_read() -> None:
 
         assert server.clients() == []
         writer.close()
+
+
+@pytest.mark.parametrize("secured", [False, True], ids=["clear", "tls"])
+def test_stopping_does_not_wait_for_connections_that_come_just_then(secured: bool, tmp_path: Path) -> None:
+    """On the services' own event loop, which does not tell a protocol when its connection is given up while
+    it enters."""
+    authority = Authority(tmp_path)
+    own = authority.issue("server", "IP:127.0.0.1")
+    ours = Files(cert=own.cert, key=own.key).load() if secured else None
+    theirs = create_default_context(cafile=str(authority.cert)) if secured else None
+
+    async def stop_after(turns: int) -> float:
+        server = XdsServer(Cache())
+        await server.start("127.0.0.1", 0, ours)
+        coming = asyncio.create_task(asyncio.open_connection("127.0.0.1", server.port, ssl=theirs))
+        for _ in range(turns):
+            await asyncio.sleep(0.0001)
+        began = monotonic()
+        async with asyncio.timeout(5):
+            await server.stop(1.0)
+        took = monotonic() - began
+        with contextlib.suppress(OSError):
+            (await coming)[1].close()
+        return took
+
+    async def stop_at_all_times() -> float:
+        return max([await stop_after(turns) for turns in range(60)])
+
+    assert uvloop.run(stop_at_all_times()) < 0.9
 
 
 def http2_request(path: str, message: bytes) -> bytes:
