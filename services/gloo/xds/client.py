@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 BIG_REQUEST = 64 * 1024  # of these few are taken in at a time, since they lie in memory
 LONG_REQUEST = 4 * 1024  # these are taken in by and by
+SHORT_REQUEST = 512  # such as others send as well, to acknowledge the same
 BYTES_A_TOKEN = 16 * 1024  # of a request; it pays for its bytes as others do for their number
 NAMES_SHOWN = 100
 ROLES_NAMED = 5
@@ -240,7 +241,7 @@ class Client:
     async def _send(self, message: Outgoing) -> None:
         try:
             if transport.fits(self._stream, len(message.data)):
-                await transport.send(self._stream, message.data)
+                transport.write(self._stream, message.data)
             else:
                 await self._send_slowly(message.data)
         except TimeoutError:
@@ -278,7 +279,7 @@ class Client:
                 if size < (BIG_REQUEST if greeting else LONG_REQUEST):
                     data = await transport.receive(self._stream, size)
                     await self._admitted()
-                    self._take(wire.whole(self._decode(data)))
+                    self._take(self._decode(data))
                 else:
                     await self._take_long(size)
                 greeting = False
@@ -298,7 +299,7 @@ class Client:
             async with self._turns.big_requests.take() if size >= BIG_REQUEST else contextlib.nullcontext():
                 data = await transport.receive(self._stream, size)
                 await self._admitted()
-                request = await line.between(self.peer, self._decode(data))
+                request = await line.between(self.peer, self._decode_slowly(data))
         except TimeoutError as error:
             raise GRPCError(Status.DEADLINE_EXCEEDED, "the request takes too long to arrive") from error
         for part in delta.parts(request) if isinstance(request, DeltaRequest) else (request,):
@@ -320,7 +321,12 @@ class Client:
         if self._admission is None:
             self._admission = await self._turns.admissions.take()
 
-    def _decode(self, data: bytes) -> Generator[None, None, SotwRequest | DeltaRequest]:
+    def _decode(self, data: bytes) -> SotwRequest | DeltaRequest:
+        if len(data) > SHORT_REQUEST:
+            return wire.whole(self._decode_slowly(data))
+        return (wire.read_delta if self.session.delta else wire.read_sotw)(data, self._options.max_names)
+
+    def _decode_slowly(self, data: bytes) -> Generator[None, None, SotwRequest | DeltaRequest]:
         return (wire.delta_steps if self.session.delta else wire.sotw_steps)(data, self._options.max_names)
 
     def _take(self, request: SotwRequest | DeltaRequest) -> None:
@@ -340,6 +346,8 @@ class Client:
         if not self.counted:
             return
         names = self.session.names
+        if names == self._names:
+            return
         self._turns.names.change(self.peer, names - self._names)
         self._names = names
         if not self._turns.names.room():

@@ -76,7 +76,7 @@ async def receive(stream: GrpcStream, size: int) -> bytes:
 
 async def _receive(stream: GrpcStream, size: int) -> bytes:
     try:
-        return await stream._stream.recv_data(size)
+        return await stream._stream.buffer.read(size)
     except AssertionError as error:  # grpclib's word for a stream that ends within a message
         raise GRPCError(Status.INVALID_ARGUMENT, "the stream ended within a message") from error
 
@@ -123,6 +123,15 @@ def fits(stream: GrpcStream, size: int) -> bool:
         return size <= raw._h2_connection.local_flow_control_window(raw.id)
     except ProtocolError:
         return False
+
+
+def write(stream: GrpcStream, framed: bytes) -> None:
+    """Write at once what ``fits``."""
+    raw: Any = stream._stream
+    most = raw._h2_connection.max_outbound_frame_size
+    for at in range(0, len(framed), most):
+        raw._h2_connection.send_data(raw.id, framed[at : at + most])
+    raw.connection.flush()
 
 
 def abort(stream: GrpcStream) -> None:

@@ -119,10 +119,13 @@ class Frames:
 # --- requests ---------------------------------------------------------------------------------------------
 
 
+@lru_cache(256)
 def read_sotw(data: bytes, max_names: int) -> SotwRequest:
+    """A request at once. A response that streams share is acknowledged in the same words on many of them."""
     return whole(sotw_steps(data, max_names))
 
 
+@lru_cache(256)
 def read_delta(data: bytes, max_names: int) -> DeltaRequest:
     return whole(delta_steps(data, max_names))
 
