@@ -158,7 +158,7 @@ async def main() -> None:
             work=acks.at - command.get("at", 0.0),
             processor=time.process_time() - processor,
             sent=acks.sent,
-            clients=len(server.clients()),
+            clients=server.streams,
         )
 
 

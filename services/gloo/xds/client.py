@@ -406,6 +406,8 @@ class Client:
         message = normalise(receipt.message)
         sources = {source for resource in receipt.guilty for source in resource.sources}
         self._blamed[type_url] = Blame(
+            message=message,
+            at=now,
             resources=tuple(sorted(resource.name for resource in receipt.guilty)),
             objects=tuple(map(str, sorted(sources))),
         )
@@ -506,7 +508,7 @@ class Client:
                 yield type_url
 
     def _describe_type(self, state: Subscription, now: float) -> dict[str, Any]:
-        nacked, blamed = state.nacked, self._blamed.get(state.type_url, Blame())
+        blamed = self._blamed.get(state.type_url)
         target = (self._cache.get(self.role) or Snapshot()).of(state.type_url)
         return {
             "versionServed": target.version,
@@ -518,11 +520,11 @@ class Client:
             "pending": bool(state.flights) or bool(state.differs),
             "refused": sorted(state.refused)[:NAMES_SHOWN],
             "lastRefusal": None
-            if nacked is None
+            if blamed is None
             else {
-                "message": normalise(nacked[0]),
+                "message": blamed.message,
                 "resources": blamed.resources[:NAMES_SHOWN],
                 "objects": blamed.objects[:NAMES_SHOWN],
-                "secondsAgo": round(now - nacked[1], 3),
+                "secondsAgo": round(now - blamed.at, 3),
             },
         }

@@ -14,8 +14,10 @@ from shared.ref import Source
 class Blame:
     """What a client's last refusal of a type was about, and the objects behind it."""
 
-    resources: tuple[str, ...] = ()
-    objects: tuple[str, ...] = ()
+    message: str
+    at: float
+    resources: tuple[str, ...]
+    objects: tuple[str, ...]
 
 
 def missing(state: Subscription, target: Resources, compare: Comparisons) -> set[str]:

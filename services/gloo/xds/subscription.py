@@ -218,7 +218,6 @@ class Subscription:
     nonce: int = 0
     sent: str = ""
     acked: str = ""
-    nacked: tuple[str, float] | None = None
 
     def covers(self, name: str) -> bool:
         return self.wildcard or name in self.names
@@ -326,7 +325,7 @@ class Subscription:
         self.flights.remove(flight)
         if len(message) > MESSAGE_KEPT:
             message = f"{message[: MESSAGE_KEPT // 2]}…{message[-MESSAGE_KEPT // 2 :]}"
-        self.nacked, self.doubtful = (message, now), flight
+        self.doubtful = flight
         if not flight.trial and not self.trials:
             self.tried = 0
         guilty = blame(message, flight.changed)
