@@ -18,7 +18,9 @@ _MENTIONED = re.compile(r"\b(?:in route |(?:listener|cluster|secret|named) ')([^
 
 def normalise(message: str) -> str:
     """*message* without what differs between two refusals of the same thing, and of bearable length."""
-    text = " ".join(_DEBUG_MARK.sub("", message).split())
+    if "debug" in message:
+        message = _DEBUG_MARK.sub("", message)
+    text = " ".join(message.split())
     if len(text) <= MAX_LENGTH:
         return text
     return f"{text[: MAX_LENGTH // 2 - 1]}…{text[-MAX_LENGTH // 2 :]}"  # the reason follows what is printed

@@ -37,6 +37,7 @@ SPARE_STREAMS = 1_000  # beyond those of discovery: health, reflection, status
 WRITE_AT_ONCE = 32 * 1024  # below a socket's own buffer
 READ_AT_ONCE = 2 * 1024  # of one connection's bytes; more waits in line
 PIECE, READ_SECONDS = 512, 0.0003  # it is then read in pieces, for so long
+QUICK = 0.1  # of that time: what is read within it is followed by more at once
 WORK_A_READ = 2.0  # times as long as reading takes what comes of it in tasks
 UNREAD = 2**20  # bytes of answers to pings and the like; discovery waits when a connection takes nothing
 
@@ -324,11 +325,14 @@ class _Connection(H2Protocol):
 
     def _read_on(self) -> None:
         """Take in part of what has come, since a few bytes may make much work."""
-        until = thread_time() + READ_SECONDS
-        while self._unread and not self.transport.is_closing() and thread_time() < until:
-            piece = bytes(self._unread[:PIECE])
-            del self._unread[:PIECE]
+        began, size, spent = thread_time(), PIECE, 0.0
+        while self._unread and not self.transport.is_closing() and spent < READ_SECONDS:
+            piece = bytes(self._unread[:size])
+            del self._unread[:size]
             self._feed(piece)
+            spent = thread_time() - began
+            if spent < READ_SECONDS * QUICK:
+                size *= 2
         if self.transport.is_closing():
             self._unread.clear()
         elif self._unread:
