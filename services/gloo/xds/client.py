@@ -174,6 +174,7 @@ class Client:
                 finally:
                     reader.cancel()
         finally:
+            transport.forget(self._stream)
             self._leave()
             self._settle_in()
             self._give_back()
@@ -184,6 +185,8 @@ class Client:
 
     def close(self, failure: GRPCError | None = None) -> None:
         """End the stream as soon as what is being written is written."""
+        if failure is not None:  # its traceback would keep all that was read
+            failure.__cause__ = failure.__context__ = failure.__traceback__ = None
         self._ended = True
         self._failure = self._failure or failure
         self._wake.set()

@@ -36,8 +36,8 @@ _WINDOWS = Configuration(http2_connection_window_size=WINDOW, http2_stream_windo
 SPARE_STREAMS = 1_000  # beyond those of discovery: health, reflection, status
 WRITE_AT_ONCE = 32 * 1024  # below a socket's own buffer
 READ_AT_ONCE = 2 * 1024  # of one connection's bytes; more waits in line
-PIECE, READ_SECONDS = 512, 0.0003  # it is then read in pieces, for so long
-QUICK = 0.1  # of that time: what is read within it is followed by more at once
+PIECE, LARGEST_PIECE = 512, 16 * 1024  # it is then read in pieces, larger ones while that is quick,
+READ_SECONDS = 0.0003  # for so long
 WORK_A_READ = 2.0  # times as long as reading takes what comes of it in tasks
 UNREAD = 2**20  # bytes of answers to pings and the like; discovery waits when a connection takes nothing
 
@@ -133,6 +133,14 @@ def write(stream: GrpcStream, framed: bytes) -> None:
     for at in range(0, len(framed), most):
         raw._h2_connection.send_data(raw.id, framed[at : at + most])
     raw.connection.flush()
+
+
+def forget(stream: GrpcStream) -> None:
+    """Let go of what was taken in of a message that never ended; the stream itself may live until garbage is
+    collected."""
+    buffer = stream._stream.buffer
+    buffer._acked.clear()
+    buffer._acked_size = 0
 
 
 def abort(stream: GrpcStream) -> None:
@@ -331,8 +339,8 @@ class _Connection(H2Protocol):
             del self._unread[:size]
             self._feed(piece)
             spent = thread_time() - began
-            if spent < READ_SECONDS * QUICK:
-                size *= 2
+            if spent < READ_SECONDS / 10:
+                size = min(size * 2, LARGEST_PIECE)
         if self.transport.is_closing():
             self._unread.clear()
         elif self._unread:
