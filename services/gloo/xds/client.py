@@ -175,6 +175,7 @@ class Client:
                     reader.cancel()
         finally:
             transport.forget(self._stream)
+            self.session.forget()
             self._leave()
             self._settle_in()
             self._give_back()

@@ -129,6 +129,11 @@ class Session:
             for state in self.subscriptions.values()
         )
 
+    def forget(self) -> None:
+        """Let go of all that is known of the client, whoever still holds the session."""
+        self.subscriptions = {}
+        self.retiring = {}
+
     @property
     def names(self) -> int:
         """How many the client has asked for."""
