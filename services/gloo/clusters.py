@@ -22,7 +22,7 @@ from services.gloo.translator.consul import (
     subset_keys,
     upstream_selection,
 )
-from services.gloo.translator.endpoints import Endpoint, translate_endpoints
+from services.gloo.translator.endpoints import Endpoint, translate_endpoints, with_those_before
 from services.gloo.translator.names import cluster_name, proxy_cluster_name, tunnel_name
 from services.gloo.translator.secret import names_asked_for
 from shared.incremental.units import Key, Steps
@@ -31,7 +31,9 @@ from shared.report import Report
 
 
 class Instances(Protocol):
-    """Who serves a service; ``EndpointTable`` knows."""
+    """Who serves a service; ``EndpointTable`` knows, but for datacenters that are *unread* yet."""
+
+    unread: frozenset[str]
 
     def endpoints(
         self,
@@ -59,6 +61,7 @@ class Clusters:
         self._instances = instances
         self._policy = policy
         self._memory = memory
+        self._before, self._unread = memory.endpoints(), frozenset[str]()
         self._following: dict[str, Following] = {}
         self._followers: defaultdict[str, set[str]] = defaultdict(set)
         self._selections: frozenset[ConsulSelection] = frozenset()
@@ -165,6 +168,7 @@ class Clusters:
         before = self.clusters, self.endpoints, self._tunnels_served
         touched = {resource.name for resource in put if resource.name in self._following}
         touched.update(*(self._followers[service] for service in services if service in self._followers))
+        touched |= self._look_at_unread()
         assignments = []
         for name in sorted(touched):
             assignments.append(self._assignment(name))
@@ -177,6 +181,15 @@ class Clusters:
         now = self.clusters, self.endpoints, self.tunnels
         return any(new is not old for new, old in zip(now, before, strict=True))
 
+    def _look_at_unread(self) -> set[str]:
+        """The clusters whose endpoints may differ because other datacenters are unread than the last time."""
+        unread = self._instances.unread
+        differ = self._before.keys() & self._following.keys() if unread != self._unread else set[str]()
+        self._unread = unread
+        if not unread:
+            self._before = {}
+        return differ
+
     def _assignment(self, cluster: str) -> Resource:
         following = self._following[cluster]
         wanted = following.selection
@@ -187,7 +200,10 @@ class Clusters:
             blacklist_tags=wanted.blacklist_tags,
         )
         chosen = [endpoint for endpoint in found if wanted.admits(endpoint)]
-        return translate_endpoints(cluster, chosen, following.subsets, following.sources)
+        made = translate_endpoints(cluster, chosen, following.subsets, following.sources)
+        before = self._before.get(cluster)
+        unread = self._unread.intersection(wanted.data_centers or self._unread)
+        return with_those_before(made, before, unread) if unread and before is not None else made
 
     def _look(self, ref: Ref, looked: set[Key]) -> None:
         if looked == self._looked.get(ref, set()):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from protos import gloo
 from services.gloo.parts import parts_of
-from services.gloo.resources import CLUSTER, LISTENER, ROUTES, Resource, Snapshot, TypeUrl
+from services.gloo.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, Resource, Snapshot, TypeUrl
 from services.gloo.translator.consul import ConsulSelection, SubsetKeys
 from services.gloo.translator.endpoints import NO_SUBSETS
 from services.gloo.translator.names import FORWARD_PROXY, TUNNEL
@@ -67,6 +67,14 @@ class Memory:
     def tunnel(self, name: str) -> Resource | None:
         """A listener that leads to an Upstream through a proxy; it is the same for all Proxies."""
         return self._tunnels.get(name)
+
+    def endpoints(self) -> dict[str, Resource]:
+        """The endpoints of all clusters, by cluster."""
+        return {
+            name: each
+            for snapshot in self._snapshots.values()
+            for name, each in snapshot.of(ENDPOINTS).by_name.items()
+        }
 
     def following(self, cluster: str) -> Following | None:
         return self._following.get(cluster)

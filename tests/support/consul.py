@@ -48,6 +48,7 @@ class ConsulServer:
         self._data = directory / "data"
         self._process: Process | None = None
         self.http_port, self.https_port, server, serf_lan, serf_wan, self.dns_port = free_ports(6)
+        self.wan_port = serf_wan
         self._settings: dict[str, Any] = {
             "bind_addr": "127.0.0.1",
             "client_addr": "127.0.0.1",

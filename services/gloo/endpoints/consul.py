@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,8 @@ from shared.consul.blocking import WatchState
 from shared.consul.client import Consul
 from shared.consul.datacenters import CatalogOptions, follow_datacenters
 from shared.consul.polling import Holding
+
+log = logging.getLogger(__name__)
 
 PATIENCE = 10.0
 """How long a datacenter other than the nearest may keep the rest from being ready."""
@@ -46,7 +49,8 @@ class ConsulEndpoints:
     """The endpoints of all services in Consul, kept true by ``run``.
 
     Callbacks get the names of services whose endpoints differ, after the table has them; the first time
-    after all datacenters were read, that is all of them, or an empty set.
+    after all datacenters were read, that is all of them. There may be none, as when a datacenter that was out
+    of reach turns out to be empty.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class ConsulEndpoints:
             "synced": self.synced,
             "services": len(self.table.services()),
             "held_since": self.held_since,
+            "unread": sorted(self.table.unread),
             "datacenters": {
                 name: {"instances": self.table.size(name), "synced": feed.synced, **_shown(feed)}
                 for name, feed in sorted(self._feeds.items())
@@ -130,22 +135,32 @@ class ConsulEndpoints:
         late = time.monotonic() - PATIENCE
         if all(feed.started < late or (feed.synced and self._resolver.settled) for feed in feeds):
             self.synced = True
+            if self._note_unread():
+                log.warning(
+                    "datacenters are out of reach; of what was served before, their instances stay",
+                    extra={"datacenters": sorted(self.table.unread)},
+                )
             self._notify(self.table.services())
 
     def _tell(self, changed: Set[str]) -> None:
         self._resolver.want(self.table.hostnames())
         if not self.synced:
             self._look_whether_synced()
-        elif changed:
+        elif self._note_unread() or changed:
             self._notify(changed)
+
+    def _note_unread(self) -> bool:
+        """Whether other datacenters than before are not read yet."""
+        unread = frozenset(name for name, feed in self._feeds.items() if not feed.synced)
+        before, self.table.unread = self.table.unread, unread
+        return unread != before
 
     def _resolved(self, host: str, addresses: tuple[str, ...]) -> None:
         self._tell(self.table.resolved(host, addresses))
 
     def _notify(self, changed: Set[str]) -> None:
-        if changed or not self.table.services():
-            for callback in list(self._callbacks):
-                callback(changed)
+        for callback in list(self._callbacks):
+            callback(changed)
 
 
 def _shown(feed: Feed) -> dict[str, Any]:

@@ -65,6 +65,8 @@ class EndpointTable:
     def __init__(self, *, serve_warning: bool = False, serve_failing: bool = False) -> None:
         """*serve_warning*: warning counts as well as passing. *serve_failing*: when no instance of a
         service does, all that are not in maintenance do, as better than none."""
+        self.unread: frozenset[str] = frozenset()
+        """The datacenters that exist and could not be read yet."""
         self._acceptable = Health.WARNING if serve_warning else Health.PASSING
         self._serve_failing = serve_failing
         self._datacenters: dict[str, Datacenter] = {}

@@ -61,6 +61,19 @@ def translate_endpoints(
     return resource(cluster, encode(out), sources)
 
 
+def with_those_before(made: Resource, before: Resource, datacenters: Collection[str]) -> Resource:
+    """*made*, with what *before* has of *datacenters*, of which nothing is known now."""
+    out = endpoint.ClusterLoadAssignment().parse(made.body)
+    known = endpoint.ClusterLoadAssignment().parse(before.body).endpoints
+    out.endpoints += [each for each in known if _datacenter(each) in datacenters]
+    out.endpoints.sort(key=_datacenter)
+    return resource(made.name, encode(out), made.sources)
+
+
+def _datacenter(place: endpoint.LocalityLbEndpoints) -> str:
+    return place.locality.region if place.locality else ""
+
+
 def translate_endpoint(given: Endpoint, subsets: SubsetKeys) -> endpoint.LbEndpoint:
     address = core.Address(socket_address=core.SocketAddress(address=given.address, port_value=given.port))
     out = endpoint.LbEndpoint(endpoint=endpoint.Endpoint(address=address, hostname=given.hostname))

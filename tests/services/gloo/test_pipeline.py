@@ -43,6 +43,7 @@ class Catalog:
 
     def __init__(self) -> None:
         self.services: dict[str, tuple[Instance, ...]] = {}
+        self.unread: frozenset[str] = frozenset()
 
     def endpoints(
         self,
@@ -430,6 +431,32 @@ async def test_a_host_that_was_served_in_part_stays_as_it_would_be_without_a_res
     outcome = await after.put(PROXY, "gateway-proxy", proxy(host("a", broken[0], answer("better"))))
 
     assert bodies(outcome.snapshots[ROLE]) == {"gloo-system_a": ["better"]}
+
+
+async def test_a_restart_keeps_the_instances_of_a_datacenter_that_cannot_be_read_until_it_can() -> None:
+    cluster, upstream = "pets_gloo-system", consul("pets")
+    objects = [(UPSTREAM, "pets", upstream), (PROXY, "gateway-proxy", proxy(host("shop", forward("pets"))))]
+    before = World()
+    before.catalog.services["pets"] = (Instance("10.0.0.1", 1), Instance("10.0.0.2", 2, datacenter="dc2"))
+    await before.put_all(*objects)
+
+    after = before.restarted()
+    after.catalog.services["pets"] = (Instance("10.0.0.3", 3),)
+    after.catalog.unread = frozenset({"dc2"})
+    outcome = await after.put_all(*objects)
+    assert ports(outcome.snapshots[ROLE], cluster) == [3, 2]
+
+    outcome = await after.move("pets")
+    assert ports(outcome.snapshots[ROLE], cluster) == [2]
+
+    outcome = await after.put(UPSTREAM, "pets", {"consul": {"serviceName": "pets", "dataCenters": ["dc1"]}})
+    assert ports(outcome.snapshots[ROLE], cluster) == []
+    outcome = await after.put(UPSTREAM, "pets", upstream)
+    assert ports(outcome.snapshots[ROLE], cluster) == [2]
+
+    after.catalog.unread = frozenset()
+    outcome = await after.pipeline.apply(Changes())
+    assert ports(outcome.snapshots[ROLE], cluster) == []
 
 
 async def test_an_upstream_broken_at_the_start_keeps_its_cluster_and_follows_its_service() -> None:
