@@ -11,17 +11,19 @@
         return run("gloo", serve, admin_addr="127.0.0.1:9091")
 
 Ends with 0 after SIGTERM or SIGINT, with 2 and one line when settings, a flag or a port cannot be used,
-with 1 when ``serve`` itself fails.
+with 1 when ``serve`` itself fails, or does not end though it was cut off.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -39,7 +41,11 @@ from shared.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 DRAIN_SECONDS = 20.0
+CUT_OFF_SECONDS = 5.0  # that what was cut off may take to end
+LEAVE_SECONDS = 2.0  # that threads may take when all else has ended
+STDERR = 2
 HEARTBEAT_SECONDS = 2.0
 FAILED = 1
 BAD_SETTINGS = 2
@@ -96,19 +102,23 @@ def run(
     ``gloo.xdsBindAddr``, or a whole section that is another role's business); set fields outside them
     are warned of by name.
     """
-    try:
-        options = parse(name, argv, os.environ, admin_addr, keeps_state=keeps_state)
-        logs.configure(options.log_level)
-        garbage = Garbage()
-        file = SettingsFile(dir=options.dir, namespace=options.namespace, name=options.name)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_run(name, serve, options, file, settings_used, garbage))
-    except InvalidSettings as error:
-        sys.stderr.write(f"{name}: {error}\n")
-        return BAD_SETTINGS
-    except Exception:
-        log.critical("the service failed", exc_info=True)
-        return FAILED
+    signals = _Signals()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            options = parse(name, argv, os.environ, admin_addr, keeps_state=keeps_state)
+            logs.configure(options.log_level)
+            garbage = Garbage()
+            file = SettingsFile(dir=options.dir, namespace=options.namespace, name=options.name)
+            code = runner.run(_run(name, serve, options, file, settings_used, garbage, signals))
+        except InvalidSettings as error:
+            sys.stderr.write(f"{name}: {error}\n")
+            code = BAD_SETTINGS
+        except Exception:
+            log.critical("the service failed", exc_info=True)
+            code = FAILED
+        signals.ignore()
+        _leave_soon(code)
+    return code
 
 
 def parse(
@@ -163,11 +173,13 @@ async def _run(
     file: SettingsFile,
     settings_used: Collection[str],
     garbage: Garbage,
+    signals: _Signals,
 ) -> int:
-    settings = LiveSettings(file, settings_used)
-    metrics, stopping = Metrics(), asyncio.Event()
+    metrics, stopping = Metrics(), signals.stopping
     admin = Admin(metrics, garbage.look)
-    with _Signals(admin, stopping) as signals:
+    signals.tell(admin)
+    if not stopping.is_set():
+        settings = LiveSettings(file, settings_used)
         port = await admin.start(options.admin_host, options.admin_port)
         log.info(
             "starting",
@@ -185,8 +197,9 @@ async def _run(
                     tasks=tasks,
                 )
                 tasks.start("heartbeat", partial(_beat, settings, admin, metrics, garbage))
-                signals.serving = asyncio.ensure_future(serve(context))
-                await _until_done(signals.serving, stopping)
+                serving = asyncio.ensure_future(serve(context))
+                signals.cut_off = partial(_cut_off, serving, tasks)
+                await _until_done(serving, stopping)
         except BaseExceptionGroup as group:
             raise _settings_error(group) or group from None
         finally:
@@ -196,34 +209,70 @@ async def _run(
 
 
 class _Signals:
-    """SIGTERM and SIGINT: the first asks to stop; a second one, or a while later, cuts off what serves."""
+    """SIGTERM and SIGINT: the first asks to stop; a second one, or a while later, cuts off what serves.
 
-    def __init__(self, admin: Admin, stopping: asyncio.Event) -> None:
-        self.serving: asyncio.Future[None] | None = None
-        self._admin = admin
-        self._stopping = stopping
+    They are heeded from before there is an event loop until the process has ended: handlers of the loop's own
+    end with it, and a signal that comes then would kill the process. One whose loop is stuck ends, too, and
+    says where it was.
+    """
 
-    def __enter__(self) -> _Signals:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._stop, number)
-        return self
+    def __init__(self) -> None:
+        self.stopping = asyncio.Event()
+        self.cut_off: Callable[[], object] = lambda: None
+        self._admin: Admin | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._came = 0
+        for number in SIGNALS:
+            signal.signal(number, self._come)
 
-    def __exit__(self, *error: object) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().remove_signal_handler(number)
+    def tell(self, admin: Admin) -> None:
+        """From now on signals come to the running loop."""
+        self._admin, self._loop = admin, asyncio.get_running_loop()
+
+    def ignore(self) -> None:
+        """All has ended but the process."""
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+    def _come(self, number: int, frame: object) -> None:
+        """At any point of the program."""
+        self._came += 1
+        if self._came <= 2:
+            seconds = CUT_OFF_SECONDS if self._came == 2 else DRAIN_SECONDS + CUT_OFF_SECONDS
+            faulthandler.dump_traceback_later(seconds, exit=True, file=STDERR)
+        if self._loop is None:
+            self.stopping.set()
+        else:
+            self._loop.call_soon_threadsafe(self._stop, signal.Signals(number))
 
     def _stop(self, number: signal.Signals) -> None:
-        if self._stopping.is_set():
-            self._cut_off()
+        if self.stopping.is_set():
+            self.cut_off()
             return
         log.info("stopping", extra={"signal": number.name})
-        self._admin.ready("process", False, "stopping")
-        self._stopping.set()
-        asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._cut_off)
+        if self._admin is not None:
+            self._admin.ready("process", False, "stopping")
+        self.stopping.set()
+        asyncio.get_running_loop().call_later(DRAIN_SECONDS, lambda: self.cut_off())
 
-    def _cut_off(self) -> None:
-        if self.serving is not None:
-            self.serving.cancel()
+
+def _cut_off(serving: asyncio.Future[None], tasks: Supervisor) -> None:
+    """The tasks first: once cut off, what serves closes what they use."""
+    tasks.cancel()
+    serving.cancel()
+
+
+def _leave_soon(code: int) -> None:
+    """End the process with *code* even if a thread does not, one that waits for a name server's answer, say;
+    nothing that matters is left to do."""
+
+    def leave() -> None:
+        log.warning("did not wait for a thread to end")
+        os._exit(code)
+
+    timer = threading.Timer(LEAVE_SECONDS, leave)
+    timer.daemon = True
+    timer.start()
 
 
 async def _until_done(serving: asyncio.Future[None], stopping: asyncio.Event) -> None:

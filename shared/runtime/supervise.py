@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from types import TracebackType
 
 from shared.errors import ControlPlaneError, InvalidSettings
@@ -46,11 +46,16 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Cancel all tasks and wait for them; call it before closing what they use."""
+        tasks = self.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def cancel(self) -> Collection[asyncio.Task[None]]:
+        """Cancel all tasks, without waiting for them."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        return tasks
 
     async def _keep_running(self, name: str, run: Callable[[], Awaitable[None]], backoff: Backoff) -> None:
         clock, first = asyncio.get_running_loop().time, True
@@ -86,8 +91,7 @@ class Supervisor:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in self._tasks:
-            task.cancel()
+        self.cancel()
         await self._group.__aexit__(kind, error, trace)
 
 

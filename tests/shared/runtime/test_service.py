@@ -21,12 +21,19 @@ from shared.runtime.service import parse, split_address
 ROOT = Path(__file__).parents[3]
 
 SERVICE = """
-import asyncio, sys
+import asyncio, os, signal, sys, time
 from shared.errors import InvalidSettings
 from shared.runtime.service import run
 
 async def steady():
     await asyncio.Event().wait()
+
+closed = asyncio.Event()
+
+async def use():
+    while not closed.is_set():
+        await asyncio.sleep(0.001)
+    raise RuntimeError("it is closed")
 
 async def taken():
     raise InvalidSettings("gloo.xdsBindAddr: port 1 is taken")
@@ -40,10 +47,26 @@ async def serve(context):
         context.tasks.start("xds", taken)
     context.admin.ready("all", True)
     if behaviour == "hangs":
-        await asyncio.Event().wait()
+        context.tasks.start("use", use)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+            await asyncio.sleep(0.1)
+    if behaviour == "spins":
+        while True:
+            time.sleep(0.1)
+    if behaviour == "leaves-a-thread":
+        asyncio.get_running_loop().run_in_executor(None, time.sleep, 600)
     await context.until_stopped()
 
-sys.exit(run("small", serve, sys.argv[2:], admin_addr="127.0.0.1:0", settings_used={"consul"}))
+class Interrupted(list):
+    def __iter__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super().__iter__()
+
+argv = (Interrupted if sys.argv[1] == "is-told-early" else list)(sys.argv[2:])
+sys.exit(run("small", serve, argv, admin_addr="127.0.0.1:0", settings_used={"consul"}))
 """
 
 
@@ -123,7 +146,50 @@ async def test_a_service_that_does_not_drain_is_cut_off_by_a_second_signal(setti
         service.process.terminate()
 
         assert await service.process.wait() == 0
-        assert "cut off" in "".join(await service.rest())
+        lines = [json.loads(line) for line in await service.rest()]
+
+    assert [line["message"] for line in lines if line["level"] != "info"] == [
+        "did not finish in time and was cut off"
+    ]
+
+
+async def test_a_signal_before_the_service_begins_is_heeded(settings: Path) -> None:
+    async with small("is-told-early", "--dir", settings) as service:
+        assert await service.process.wait() == 0
+        assert [json.loads(line)["message"] for line in await service.rest()] == ["stopped"]
+
+
+async def test_signals_do_no_harm_to_a_service_that_has_stopped(settings: Path) -> None:
+    async with small("leaves-a-thread", "--dir", settings) as service:
+        await service.line("ready")
+        service.process.terminate()
+        await service.line("stopped")
+
+        service.process.terminate()
+        service.process.send_signal(signal.SIGINT)
+
+        assert await service.process.wait() == 0
+
+
+async def test_a_thread_that_does_not_end_is_not_waited_for(settings: Path) -> None:
+    async with small("leaves-a-thread", "--dir", settings) as service, asyncio.timeout(60):
+        await service.line("ready")
+
+        service.process.terminate()
+
+        assert await service.process.wait() == 0
+        assert json.loads((await service.rest())[-1])["message"] == "did not wait for a thread to end"
+
+
+async def test_a_service_that_is_stuck_is_ended_and_says_where_it_was(settings: Path) -> None:
+    async with small("spins", "--dir", settings) as service, asyncio.timeout(60):
+        await service.line("ready")
+
+        service.process.terminate()
+        service.process.send_signal(signal.SIGINT)
+
+        assert await service.process.wait() == 1
+        assert "in serve" in "".join(await service.rest())
 
 
 async def test_a_missing_settings_file_is_one_line_and_2(tmp_path: Path) -> None:
