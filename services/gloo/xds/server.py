@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl as tls
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from itertools import count
@@ -42,9 +43,11 @@ from services.gloo.xds.transport import (
 )
 from services.gloo.xds.turned_away import TurnedAway
 from services.gloo.xds.wire import Frames
+from shared.incremental.units import Steps
 from shared.ref import Source
 
 BEHIND_SHOWN = 20
+CUT_OFF_SECONDS = 1.0  # that connections may take to end once they are cut off
 STATUS_REQUEST_BYTES = 64 * 1024
 
 _SERVICES: tuple[tuple[str, str, TypeUrl | None], ...] = (
@@ -134,7 +137,10 @@ class XdsServer:
         await self._server.serve(host, port, ssl)
 
     async def stop(self, grace: float) -> None:
-        """End every stream with UNAVAILABLE, so that clients go elsewhere; cut off the rest after *grace*."""
+        """End every stream with UNAVAILABLE, so that clients go elsewhere; cut off the rest after *grace*.
+
+        What has not even ended then is left behind.
+        """
         if self._server is None:
             return
         self._stopping = True
@@ -156,7 +162,9 @@ class XdsServer:
                 await self._server.wait_closed()
         except TimeoutError:
             self._server.abort()
-            await self._server.wait_closed()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CUT_OFF_SECONDS):
+                    await self._server.wait_closed()
 
     def renew(self, ssl: tls.SSLContext) -> None:
         """Meet new connections with *ssl*; streams that are open stay so."""
@@ -180,30 +188,33 @@ class XdsServer:
         self._measure("handshake failed", TypeUrl(""), 1)
         self._handshakes.add(problem=f"the TLS handshake with {host} failed: {reason}", address=host)
 
-    def clients(self) -> list[dict[str, Any]]:
+    def clients(self) -> Iterator[dict[str, Any]]:
         """Every stream, as plain values for ``GET /debug/xds``."""
-        return [client.describe() for client in self._clients.values()]
+        for client in tuple(self._clients.values()):
+            yield client.describe()
 
     @property
     def streams(self) -> int:
         return len(self._clients)
 
-    def roles(self, source: Source | None = None) -> dict[str, dict[str, Any]]:
-        """How far the clients of each role are, with one object or all; short, however many there are."""
+    def roles(self, source: Source | None = None) -> Steps[dict[str, dict[str, Any]]]:
+        """How far the clients of each role are, with one object or all; short, however many there are. A step
+        for each."""
         by_role: dict[str, list[Client]] = {role: [] for role in sorted(self._cache.roles())}
-        for client in self._clients.values():
-            if client.role:
-                by_role.setdefault(client.role, []).append(client)
-        return {role: self._role(role, clients, source) for role, clients in by_role.items()}
+        behind: dict[str, list[tuple[str, TypeUrl, int]]] = {role: [] for role in by_role}
+        for client in tuple(self._clients.values()):
+            if client.node is None or not client.role:
+                continue
+            by_role.setdefault(client.role, []).append(client)
+            found = behind.setdefault(client.role, [])
+            found += ((client.node.id, *each) for each in client.behind(source).items())
+            yield
+        return {role: self._role(role, clients, behind[role]) for role, clients in by_role.items()}
 
-    def _role(self, role: str, clients: list[Client], source: Source | None) -> dict[str, Any]:
+    def _role(
+        self, role: str, clients: list[Client], behind: list[tuple[str, TypeUrl, int]]
+    ) -> dict[str, Any]:
         snapshot = self._cache.get(role)
-        behind = [
-            (client.node.id, type_url, count)
-            for client in clients
-            if client.node is not None
-            for type_url, count in client.behind(source).items()
-        ]
         return {
             "served": snapshot is not None,
             "versions": {type_url: each.version for type_url, each in snapshot.by_type.items()}

@@ -317,10 +317,10 @@ async def test_requests_that_come_too_fast_are_read_later() -> None:
         call = channel.stream_stream(ADS)()
         for type_url in (CLUSTER, ROUTES):
             await call.write(request(type_url))
-        await eventually(lambda: server.clients() and server.clients()[0]["types"])
+        await eventually(lambda: any(client["types"] for client in server.clients()))
         await asyncio.sleep(0.1)
 
-        assert list(server.clients()[0]["types"]) == [CLUSTER]
+        assert list(next(server.clients())["types"]) == [CLUSTER]
         call.cancel()
 
 
@@ -341,7 +341,7 @@ async def test_streams_are_limited() -> None:
         calls = [channel.stream_stream(ADS)() for _ in range(2)]
         for call in calls:
             await call.write(request(CLUSTER))
-        await eventually(lambda: len(server.clients()) == 2)
+        await eventually(lambda: server.streams == 2)
 
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as other:
             extra = other.stream_stream(ADS)()
@@ -362,7 +362,7 @@ async def test_the_connection_with_most_streams_makes_room_for_another() -> None
         calls = [channel.stream_stream(ADS)() for _ in range(15)]
         for call in calls:
             await call.write(request(CLUSTER))
-        await eventually(lambda: len(server.clients()) == 15)
+        await eventually(lambda: server.streams == 15)
 
         async with another_connection(server.port) as other:
             newcomer = other.stream_stream(ADS)()
@@ -382,14 +382,14 @@ async def test_the_connection_with_most_names_makes_room_for_another() -> None:
     async with connected(Options(max_names_in_all=10)) as (server, _, channel):
         greedy = channel.stream_stream(ADS)()
         await greedy.write(request(ROUTES, *"abcdefgh"))
-        await eventually(lambda: server.clients() and server.clients()[0]["types"])
+        await eventually(lambda: any(client["types"] for client in server.clients()))
 
         async with another_connection(server.port) as other:
             modest = other.stream_stream(ADS)()
             await modest.write(request(ROUTES, *"ijk"))
             code, words = await failure(greedy)
 
-            await eventually(lambda: len(server.clients()) == 1)
+            await eventually(lambda: server.streams == 1)
             modest.cancel()
 
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -403,7 +403,7 @@ async def test_many_streams_fit_on_one_connection() -> None:
         for call in calls:
             await call.write(request(CLUSTER))
 
-        await eventually(lambda: len(server.clients()) == 150)
+        await eventually(lambda: server.streams == 150)
         for call in calls:
             call.cancel()
 
@@ -413,14 +413,14 @@ async def test_a_client_that_does_not_read_delays_nobody_and_is_cut_off() -> Non
         cache.set(ROLE, snapshot({CLUSTER: {"a": "a" * 30_000_000}, ROUTES: {"r": "r1"}}))
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(http2_request(ADS, request(CLUSTER)))
-        await eventually(lambda: len(server.clients()) == 1)
+        await eventually(lambda: server.streams == 1)
 
         call = channel.stream_stream(ADS)()
         await call.write(request(ROUTES, "r"))
         async with asyncio.timeout(1):
             assert await call.read()
 
-        await eventually(lambda: len(server.clients()) == 1, within=10)
+        await eventually(lambda: server.streams == 1, within=10)
         call.cancel()
         writer.close()
         del reader
@@ -459,7 +459,7 @@ async def test_stopping_tells_every_stream_and_leaves_no_connection() -> None:
 
         for call in calls:
             assert (await failure(call))[0] is grpc.StatusCode.UNAVAILABLE
-        assert server.clients() == []
+        assert server.streams == 0
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", port)
 
@@ -474,7 +474,7 @@ async def test_stopping_does_not_wait_for_a_client_that_does_not_read() -> None:
         async with asyncio.timeout(5):
             await server.stop(0.2)
 
-        assert server.clients() == []
+        assert server.streams == 0
         writer.close()
 
 
@@ -507,6 +507,22 @@ def test_stopping_does_not_wait_for_connections_that_come_just_then(secured: boo
     assert uvloop.run(stop_at_all_times()) < 0.9
 
 
+async def test_stopping_does_not_wait_for_a_connection_whose_end_nobody_tells() -> None:
+    server = XdsServer(Cache())
+    await server.start("127.0.0.1", 0)
+    assert server._server is not None
+    connections = server._server.connections
+    _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    await eventually(lambda: connections)
+    for connection in connections:
+        connection.transport.set_protocol(asyncio.Protocol())
+
+    async with asyncio.timeout(10):
+        await server.stop(0.1)
+
+    writer.close()
+
+
 def http2_request(path: str, message: bytes) -> bytes:
     """A gRPC request as bytes, for a client that will not read what comes back."""
 
@@ -536,9 +552,9 @@ async def test_a_connection_without_a_sign_of_life_is_cut_off() -> None:
         await alive.read()
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(http2_request(ADS, request(CLUSTER)))
-        await eventually(lambda: len(server.clients()) == 2)
+        await eventually(lambda: server.streams == 2)
 
-        await eventually(lambda: len(server.clients()) == 1)
+        await eventually(lambda: server.streams == 1)
         with contextlib.suppress(ConnectionResetError):
             while await reader.read(2**16):
                 pass
