@@ -54,12 +54,12 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it did what was asked, 1 when it could not, 2 when the flags are wrong."""
-    parser = build_parser()
-    options = parser.parse_args(argv)
-    if not hasattr(options, "run"):
-        (options.parser if hasattr(options, "parser") else parser).print_help()
-        return 2
     try:
+        parser = build_parser()
+        options = parser.parse_args(argv)
+        if not hasattr(options, "run"):
+            (options.parser if hasattr(options, "parser") else parser).print_help()
+            return 2
         return int(options.run(options) or 0)
     except CommandError as error:
         print(f"glooctl: {error}", file=sys.stderr)
