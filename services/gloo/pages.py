@@ -10,16 +10,17 @@ from services.gloo.metrics import StaleMetric
 from services.gloo.resources import Snapshot
 from services.gloo.xds.server import XdsServer
 from shared.ref import Ref, Source
+from shared.runtime.breath import Breath
 from shared.store.keys import PROXY
 from shared.store.objects import Stored
 
 
-def roles_page(server: XdsServer, feedback: Feedback, stale: StaleMetric) -> dict[str, Any]:
+async def roles_page(server: XdsServer, feedback: Feedback, stale: StaleMetric) -> dict[str, Any]:
     """For ``/debug/roles``: how far each role's Envoys are, what they refuse, and how old it may be."""
-    return {"roles": _roles(server, feedback, stale, None)}
+    return {"roles": await _roles(server, feedback, stale, None)}
 
 
-def progress_page(
+async def progress_page(
     path: str, stored: Mapping[Source, Stored], server: XdsServer, feedback: Feedback, stale: StaleMetric
 ) -> dict[str, Any]:
     """For ``/debug/roles/<kind>/<namespace>/<name>``: how far the Envoys are with one object.
@@ -34,10 +35,10 @@ def progress_page(
         if source == wanted or source.kind == PROXY.name:
             objects[source.kind][str(source.ref)] = known.index
     concerning = None if kind == PROXY.name else wanted  # all of what a role gets is its Proxy's
-    return {"objects": objects, "roles": _roles(server, feedback, stale, concerning)}
+    return {"objects": objects, "roles": await _roles(server, feedback, stale, concerning)}
 
 
-def _roles(
+async def _roles(
     server: XdsServer, feedback: Feedback, stale: StaleMetric, concerning: Source | None
 ) -> dict[str, Any]:
     return {
@@ -49,7 +50,7 @@ def _roles(
                 for refusal in feedback.refusals(role)
             ],
         }
-        for role, told in server.roles(concerning).items()
+        for role, told in (await Breath().between(server.roles(concerning))).items()
     }
 
 

@@ -177,8 +177,8 @@ class Session:
             },
         }
 
-    def progress(self, path: str) -> dict[str, Any]:
-        return progress_page(
+    async def progress(self, path: str) -> dict[str, Any]:
+        return await progress_page(
             path, self._speaker.stored, self._lasting.server, self._lasting.feedback, self._lasting.stale
         )
 

@@ -7,12 +7,16 @@ from collections.abc import Mapping, Set
 from datetime import timedelta
 from enum import Enum
 
+import orjson
+
 from shared.ref import Ref, Source
 
 
 def plain(value: object) -> object:
     """*value* as JSON can hold it: references as text, sets sorted, dataclasses by field."""
-    if value is None or (isinstance(value, (str, bool, int, float)) and not isinstance(value, Enum)):
+    if value is None or (
+        isinstance(value, (str, bool, int, float, orjson.Fragment)) and not isinstance(value, Enum)
+    ):
         return value
     if isinstance(value, Enum):
         return value.name

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from time import time
 from typing import Any, Protocol
@@ -30,6 +30,7 @@ from services.gloo.xds.progress import Blame, concerned, missing, refused
 from services.gloo.xds.sessions import LimitExceeded, Outgoing, Session
 from services.gloo.xds.subscription import DeltaRequest, Node, Receipt, SotwRequest, Subscription, Verdict
 from services.gloo.xds.turns import Places, Turn, Turns
+from shared.incremental.units import Steps, at_once
 from shared.ref import Source
 
 log = logging.getLogger(__name__)
@@ -327,10 +328,10 @@ class Client:
 
     def _decode(self, data: bytes) -> SotwRequest | DeltaRequest:
         if len(data) > SHORT_REQUEST:
-            return wire.whole(self._decode_slowly(data))
+            return at_once(self._decode_slowly(data))
         return (wire.read_delta if self.session.delta else wire.read_sotw)(data, self._options.max_names)
 
-    def _decode_slowly(self, data: bytes) -> Generator[None, None, SotwRequest | DeltaRequest]:
+    def _decode_slowly(self, data: bytes) -> Steps[SotwRequest | DeltaRequest]:
         return (wire.delta_steps if self.session.delta else wire.sotw_steps)(data, self._options.max_names)
 
     def _take(self, request: SotwRequest | DeltaRequest) -> None:

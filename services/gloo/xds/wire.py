@@ -8,18 +8,16 @@ head and tail are put around the resources' bodies.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import TypeVar
 
 from services.gloo.resources import MODULUS
 from services.gloo.xds.subscription import DeltaRequest, Node, Push, SotwRequest
+from shared.incremental.units import Steps, at_once
 
 LONGEST_NAME = 1_024  # of a node and a type, which are kept as long as the stream is
 STEP = 256  # fields of a request that are read at once
-
-T = TypeVar("T")
 
 
 class Malformed(Exception):
@@ -122,25 +120,15 @@ class Frames:
 @lru_cache(256)
 def read_sotw(data: bytes, max_names: int) -> SotwRequest:
     """A request at once. A response that streams share is acknowledged in the same words on many of them."""
-    return whole(sotw_steps(data, max_names))
+    return at_once(sotw_steps(data, max_names))
 
 
 @lru_cache(256)
 def read_delta(data: bytes, max_names: int) -> DeltaRequest:
-    return whole(delta_steps(data, max_names))
+    return at_once(delta_steps(data, max_names))
 
 
-def whole(steps: Generator[None, None, T]) -> T:
-    """The result of all *steps* at once."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-
-
-def sotw_steps(data: bytes, max_names: int) -> Generator[None, None, SotwRequest]:
+def sotw_steps(data: bytes, max_names: int) -> Steps[SotwRequest]:
     """A DiscoveryRequest: version_info 1, node 2, resource_names 3, type_url 4, response_nonce 5,
     error_detail 6, resource_locators 7 {name 1}."""
     names: list[str] = []
@@ -171,7 +159,7 @@ def sotw_steps(data: bytes, max_names: int) -> Generator[None, None, SotwRequest
     )
 
 
-def delta_steps(data: bytes, max_names: int) -> Generator[None, None, DeltaRequest]:
+def delta_steps(data: bytes, max_names: int) -> Steps[DeltaRequest]:
     """A DeltaDiscoveryRequest: node 1, type_url 2, subscribe 3, unsubscribe 4, initial_resource_versions 5,
     response_nonce 6, error_detail 7, locators to subscribe 8 and unsubscribe 9."""
     subscribe: list[str] = []

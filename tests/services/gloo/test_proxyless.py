@@ -140,7 +140,7 @@ async def test_a_grpc_client_without_an_envoy_calls_a_service_and_follows_change
             [row] = server.clients()
             assert (row["role"], row["problem"]) == (API, "")
             assert not any(kind["refused"] for kind in row["types"].values())
-        await eventually(server.clients, until=lambda rows: rows == [])
+        await eventually(lambda: list(server.clients()), until=lambda rows: rows == [])
     assert cache.get(API) is None
     await server.stop(1)
 

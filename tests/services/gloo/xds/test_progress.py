@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from services.gloo.resources import CLUSTER, LISTENER, Resources, Snapshot, resource
+from shared.incremental.units import at_once
 from shared.ref import Ref, Source
 from tests.services.gloo.xds.drivers import ROLE, Driver, Streams, streaming
 from tests.support.waiting import eventually
@@ -35,7 +36,7 @@ def publish(driver: Driver, cluster: str, listener: str) -> Snapshot:
 
 def told(driver: Driver, source: Source | None = None) -> dict[str, Any]:
     assert isinstance(driver.wire, Streams)
-    return driver.wire.server.roles(source)[ROLE]
+    return at_once(driver.wire.server.roles(source))[ROLE]
 
 
 def behind(driver: Driver, source: Source | None = None) -> list[tuple[str, int]]:
@@ -90,7 +91,7 @@ async def test_a_client_of_an_unknown_role_is_told_of_as_not_served(driver: Driv
     assert isinstance(driver.wire, Streams)
     server = driver.wire.server
 
-    role = await eventually(lambda: server.roles()["ns~nobody"])
+    role = await eventually(lambda: at_once(server.roles())["ns~nobody"])
 
     assert (role["served"], role["envoys"]) == (False, 1)
     (client,) = server.clients()

@@ -89,7 +89,9 @@ async def test_a_client_without_a_known_role_is_kept_and_explained(role: str | N
         call = channel.stream_stream(ADS)()
         await call.write(request(CLUSTER, role=role))
 
-        [client] = await eventually(server.clients, until=lambda rows: rows and rows[0]["types"])
+        [client] = await eventually(
+            lambda: list(server.clients()), until=lambda rows: rows and rows[0]["types"]
+        )
 
         assert problem in client["problem"]
         assert not call.done()
@@ -149,7 +151,7 @@ async def test_clients_are_listed_with_what_they_have() -> None:
         await client.receive(ENDPOINTS, refuse="malformed IP address: e")
 
         [row] = await eventually(
-            server.clients, until=lambda rows: rows[0]["types"][ENDPOINTS]["lastRefusal"]
+            lambda: list(server.clients()), until=lambda rows: rows[0]["types"][ENDPOINTS]["lastRefusal"]
         )
 
         assert (row["node"], row["role"], row["mode"], row["problem"]) == ("raw", ROLE, "delta", "")
@@ -160,7 +162,7 @@ async def test_clients_are_listed_with_what_they_have() -> None:
         assert (ends["subscribed"], ends["refused"], ends["versionAcked"]) == (["e"], ["e"], "")
         assert ends["lastRefusal"]["message"] == "malformed IP address: e"
         await streams.close()
-        await eventually(server.clients, until=lambda rows: rows == [])
+        await eventually(lambda: list(server.clients()), until=lambda rows: rows == [])
 
 
 class Journal:

@@ -166,7 +166,7 @@ async def test_who_fails_at_tls_is_listed_and_counted(
         assert (entry["node"], entry["role"], entry["address"]) == ("", "", "127.0.0.1")
         assert counted == ["handshake failed"] * 2
         assert caplog.text.count(why) == 1
-        assert server.clients() == []
+        assert server.streams == 0
 
 
 async def test_who_only_looks_whether_somebody_listens_has_not_failed(authority: Authority) -> None:
@@ -227,7 +227,7 @@ async def test_a_role_that_is_not_the_certificates_is_refused_and_listed(authori
         assert (refused.value.code(), refused.value.details()) == (grpc.StatusCode.PERMISSION_DENIED, words)
         [entry] = server.refused()
         assert (entry["problem"], entry["role"], entry["times"]) == (words, "ns~other", 2)
-        assert len(server.clients()) == 1
+        assert server.streams == 1
         call.cancel()
 
 
