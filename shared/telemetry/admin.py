@@ -64,7 +64,8 @@ class Admin:
         return dict(self._waiting)
 
     def debug(self, path: str, page: Callable[[], object]) -> None:
-        """Serve what *page* gives, or awaits to, as JSON at ``/debug/<path>``."""
+        """Serve what *page* gives, or awaits to, as JSON at ``/debug/<path>``. One that has much to tell does
+        so in steps, each part an ``orjson.Fragment``."""
         self._pages[path.removeprefix("/debug").strip("/")] = page
 
     def debug_below(self, path: str, page: Callable[[str], object]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import aiohttp
+import orjson
 import pytest
 
 from shared.errors import InvalidSettings
@@ -58,14 +59,14 @@ async def test_ready_when_every_part_is(asking: Asking) -> None:
 
 async def test_debug_pages_are_listed_and_served(asking: Asking) -> None:
     async def later() -> object:
-        return {Ref("a", "b")}
+        return {Ref("a", "b")}, orjson.Fragment(b'{"parts": "done before"}')
 
     asking.admin.debug("xds", lambda: {Ref("gloo-system", "proxy"): 1})
     asking.admin.debug("/debug/late/page", later)
 
     assert await asking.get("/debug") == (200, {"pages": ["/debug/late/page", "/debug/xds"]})
     assert await asking.get("/debug/xds") == (200, {"gloo-system.proxy": 1})
-    assert await asking.get("/debug/late/page") == (200, ["a.b"])
+    assert await asking.get("/debug/late/page") == (200, [["a.b"], {"parts": "done before"}])
 
 
 async def test_pages_below_a_path_are_given_the_rest_of_it(asking: Asking) -> None:
