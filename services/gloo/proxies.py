@@ -19,6 +19,7 @@ from services.gloo.sanitize import choose_host, choose_resource, fallback_resour
 from services.gloo.translator.addresses import listener_conflicts
 from services.gloo.translator.consul import ConsulSelection, destination_cluster_name
 from services.gloo.translator.filter_chains import ALL_TAKEN, Configurations, Trying
+from services.gloo.translator.forwarding import forwarding_by, unsettled
 from services.gloo.translator.hybrid import HttpPart, fetches, http_parts, translate_any
 from services.gloo.translator.listener import TranslatedListener
 from services.gloo.translator.names import http3_name
@@ -186,7 +187,7 @@ class Proxies:
                 return reports
             for host in sheet.hosts.values():
                 if (value := self._units.values.get(host)) is not None and value.name == part:
-                    return value.refused(text, good)
+                    return value.refused(text, unsettled(good, routes) if good else good)
         return {}
 
     def looked_at(self, keys: Set[Key]) -> set[Ref]:
@@ -225,6 +226,7 @@ class Proxies:
         listeners, routes = list(self._fallback[:1]), list(self._fallback[1:])
         selections: set[ConsulSelection] = set()
         clusters: dict[str, Resource] = {}
+        forwarding = {**self._memory.forward_proxies(ref), **before.clusters.by_name}
         partial: list[tuple[str, str]] = []
         secrets: dict[str, frozenset[Source]] = {}
         tried: dict[str, frozenset[Source]] = {}
@@ -253,7 +255,10 @@ class Proxies:
                     tried[secret] = tried.get(secret, frozenset()) | sources
                 for name, some in hosts.items():
                     if fetches(made, name):
-                        routes.append(join_route_configuration(name, some, given.route_options))
+                        to = forwarding_by(name, done.clusters, forwarding.values())
+                        routes.append(
+                            join_route_configuration(name, some, given.route_options, forwarding_by=to)
+                        )
                         selections.update(*(host.selections for host in some))
                         scripts.update(*(host.scripts for host in some))
                 if given.http_listener is None or made is not done.resource:  # some may go on as it was
@@ -262,7 +267,11 @@ class Proxies:
                     routes += going_on
                     scripts.update(*(scripts_in(each.body) for each in going_on))
                     selections |= done.selections | self._selected(made, before)
-        clusters |= self._still_forwarding(ref, before, clusters, routes)
+        clusters |= {  # those that were not made anew, but that some still need
+            name: each
+            for name, each in forwarding.items()
+            if name not in clusters and any(mentions(one.body, [name.encode()]) for one in routes)
+        }
         for cluster in clusters.values():
             for secret in names_asked_for(cluster.body):
                 secrets[secret] = secrets.get(secret, frozenset()) | cluster.sources
@@ -282,17 +291,6 @@ class Proxies:
         self.served[ref] = served
         self._memory.forget(ref)
         return served
-
-    def _still_forwarding(
-        self, ref: Ref, before: ServedProxy, made: Collection[str], routes: Iterable[Resource]
-    ) -> dict[str, Resource]:
-        """The clusters that forward to any host and were not *made* anew, but that *routes* still need."""
-        known = {**self._memory.forward_proxies(ref), **before.clusters.by_name}
-        return {
-            name: each
-            for name, each in known.items()
-            if name not in made and any(mentions(one.body, [name.encode()]) for one in routes)
-        }
 
     def _beside(self, ref: Ref, made: Resource, done: TranslatedListener) -> Iterable[Resource]:
         """The listener of HTTP/3 that goes with one, *made* anew or as it was."""

@@ -33,6 +33,7 @@ from services.gloo.resources import (
     Snapshot,
     TypeUrl,
 )
+from services.gloo.translator.forwarding import one_before
 from shared.ref import Source
 
 HANDLED = (CLUSTER, LISTENER, ROUTES)  # never secrets: what stands in for something goes through Consul
@@ -525,13 +526,15 @@ class Quarantine:
 
     def _take(self, role: str, type_url: TypeUrl, shelf: Shelf, wanted: Resources) -> None:
         there = wanted.by_name
+        for name in there.keys() - shelf.good.keys():
+            if name not in shelf.wanted.by_name:
+                good = one_before(there[name], shelf.good.values())
+                shelf.good[name] = good or there[name]
+                if good is None:
+                    shelf.assumed.add(name)
         for name in shelf.good.keys() - there.keys():
             del shelf.good[name]
             shelf.assumed.discard(name)
-        for name in there.keys() - shelf.good.keys():
-            if name not in shelf.wanted.by_name:
-                shelf.good[name] = there[name]
-                shelf.assumed.add(name)
         for name, case in list(shelf.cases.items()):
             if name not in there or (case.idle and type_url != ROUTES):
                 del shelf.cases[name]

@@ -14,6 +14,7 @@ from services.gloo.features.dynamic_forward_proxy import FILTER, dns_cache
 from services.gloo.plugin import Scope, within
 from services.gloo.resources import Resource
 from services.gloo.translator.cluster import build_cluster, default_circuit_breakers
+from services.gloo.translator.forwarding import stable_name, with_version
 from services.gloo.translator.functions import Filters
 from services.gloo.translator.names import forward_proxy_name
 from services.gloo.translator.patches import Joined
@@ -34,6 +35,8 @@ def forward_proxies(
     scope = within(scope, "options.dynamicForwardProxy")
     config = forward_proxy_cluster.ClusterConfig(dns_cache_config=dns_cache(given))
     own, joined = dict[str, Any](lb_policy=cluster.ClusterLbPolicy.CLUSTER_PROVIDED), Joined()
+    name = forward_proxy_name(routes)
+    own["alt_stat_name"] = stable_name(name)  # in statistics and logs it stays one
     if given.circuit_breakers is not None:
         joined.add(break_circuits(given.circuit_breakers, within(scope, "circuitBreakers")))
     else:
@@ -52,7 +55,7 @@ def forward_proxies(
     own["cluster_type"] = cluster.ClusterCustomClusterType(name=CLUSTER_TYPE, typed_config=packed)
     if scope.report.errors:
         return ()
-    return (build_cluster(forward_proxy_name(routes), own, joined, *sources),)
+    return (with_version(build_cluster(name, own, joined, *sources)),)
 
 
 def checks_certificates(context: tls.UpstreamTlsContext) -> bool:

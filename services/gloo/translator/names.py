@@ -14,6 +14,7 @@ TCP_STAT_PREFIX = "tcp"
 UDP_STAT_PREFIX = "udp"
 TUNNEL = "solo_io_generated_self_listener_"
 FORWARD_PROXY = "solo_io_generated_dfp:"
+NOT_SETTLED = "?" * 16  # in place of a version
 
 
 def cluster_name(ref: Ref) -> str:
@@ -39,9 +40,9 @@ def route_configuration_name(listener: str) -> str:
     return f"{listener}-routes"
 
 
-def forward_proxy_name(routes: str) -> str:
+def forward_proxy_name(routes: str, version: str = NOT_SETTLED) -> str:
     """The cluster that forwards to whatever host a request of that route configuration asks for."""
-    return f"{FORWARD_PROXY}{routes}"
+    return f"{FORWARD_PROXY}{routes}:{version}"
 
 
 def http3_name(listener: str) -> str:

@@ -10,6 +10,7 @@ from services.gloo.plugin import Policy, Reader
 from services.gloo.resources import Resource
 from services.gloo.translator.addresses import listener_conflicts
 from services.gloo.translator.consul import ConsulSelection
+from services.gloo.translator.forwarding import forwarding_by
 from services.gloo.translator.hybrid import HttpPart, fetches, http_parts, translate_any
 from services.gloo.translator.patches import looked_at
 from services.gloo.translator.route import MAX_BODY
@@ -52,7 +53,10 @@ def translate_proxy(proxy: gloo.Proxy, owner: Source, read: Reader, policy: Poli
             )
             hosts += served
             if done.resource is not None and fetches(done.resource, part.routes):
-                routes.append(join_route_configuration(part.routes, served, given.route_options))
+                to = forwarding_by(part.routes, done.clusters)
+                routes.append(
+                    join_route_configuration(part.routes, served, given.route_options, forwarding_by=to)
+                )
         if done.resource is not None:
             listeners += filter(None, [done.resource, done.http3])
             selections |= done.selections

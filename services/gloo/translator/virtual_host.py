@@ -13,6 +13,7 @@ from services.gloo.plugin import Policy, Reader, Scope
 from services.gloo.resources import Resource, resource
 from services.gloo.translator.consul import ConsulSelection
 from services.gloo.translator.destination import Found
+from services.gloo.translator.forwarding import settled
 from services.gloo.translator.names import FALLBACK_CLUSTER, virtual_host_name
 from services.gloo.translator.patches import Joined, join_patches, looked_at
 from services.gloo.translator.route import MAX_BODY, Surroundings, fallback_route, translate_route
@@ -259,9 +260,14 @@ def route_origins(inner: Sequence[Origin], outer: Sequence[Origin], index: int) 
 
 
 def join_route_configuration(
-    name: str, hosts: Sequence[TranslatedHost], options: gloo.RouteConfigurationOptions | None = None
+    name: str,
+    hosts: Sequence[TranslatedHost],
+    options: gloo.RouteConfigurationOptions | None = None,
+    *,
+    forwarding_by: str = "",
 ) -> Resource:
-    """A route configuration from its hosts' cached bytes; nothing is encoded again."""
+    """A route configuration from its hosts' cached bytes; nothing is encoded again. *forwarding_by* is the
+    cluster of those routes that forward to any host."""
     options = options or gloo.RouteConfigurationOptions()
     tail = route.RouteConfiguration(
         most_specific_header_mutations_wins=bool(options.most_specific_header_mutations_wins),
@@ -273,7 +279,7 @@ def join_route_configuration(
             body += tag, varint(len(host.body)), host.body  # joined once, as there may be thousands
     body.append(encode(tail))
     sources = frozenset[Source]().union(*[host.sources for host in hosts])
-    return resource(name, b"".join(body), sources)
+    return resource(name, settled(b"".join(body), name, forwarding_by), sources)
 
 
 def find_conflicts(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.route.v3 import route_pb2
 
-from services.gloo.resources import CLUSTER, LISTENER, SECRET, Resource
+from services.gloo.resources import CLUSTER, LISTENER, ROUTES, SECRET, Resource
 from services.gloo.translator.names import FORWARD_PROXY
 from shared.store.keys import PROXY
 from tests.services.gloo.test_pipeline import PROXY_SOURCE, World, answer, host, proxy
@@ -17,8 +18,24 @@ BROKEN = {"dnsCacheConfig": {"dnsRefreshRate": "0s"}}
 
 
 def cluster(world: World) -> Resource | None:
-    found = world.pipeline.snapshot(PROXY_SOURCE.ref).of(CLUSTER).by_name
-    return found.get(f"{FORWARD_PROXY}listener-routes")
+    """The one that there is; the routes, if they forward, do by it."""
+    snapshot = world.pipeline.snapshot(PROXY_SOURCE.ref)
+    made = [each for name, each in snapshot.of(CLUSTER).by_name.items() if name.startswith(FORWARD_PROXY)]
+    assert len(made) < 2
+    parsed = route_pb2.RouteConfiguration.FromString(snapshot.of(ROUTES).by_name["listener-routes"].body)
+    asked = {
+        each.route.cluster for host in parsed.virtual_hosts for each in host.routes if each.HasField("route")
+    }
+    assert asked == {each.name for each in made}
+    return made[0] if made else None
+
+
+def settings(given: Resource | None) -> cluster_pb2.Cluster:
+    assert given is not None
+    parsed = cluster_pb2.Cluster.FromString(given.body)
+    assert parsed.name == given.name
+    parsed.ClearField("name")
+    return parsed
 
 
 def listener(world: World) -> Resource:
@@ -36,12 +53,26 @@ async def test_the_cluster_is_there_as_long_as_the_listener_forwards() -> None:
     first = cluster(world)
     assert first is not None
     assert first.sources == listener(world).sources
-    await serve(world, ROUTE, answer("more"), dynamicForwardProxy=SLOW)
-    second = cluster(world)
-    assert second is not None
-    assert cluster_pb2.Cluster.FromString(second.body) != cluster_pb2.Cluster.FromString(first.body)
+    await serve(world, ROUTE, answer("only"))
     await serve(world, answer("only"))
     assert cluster(world) is None
+
+
+async def test_other_settings_are_another_cluster_with_the_same_statistics() -> None:
+    world = World()
+
+    await serve(world, ROUTE, dynamicForwardProxy={})
+    first = cluster(world)
+    await serve(world, ROUTE, answer("more"), dynamicForwardProxy={})
+    assert cluster(world) == first
+    await serve(world, ROUTE, answer("more"), dynamicForwardProxy=SLOW)
+    second = cluster(world)
+    assert first is not None
+    assert second is not None
+    assert first.name != second.name
+    assert (
+        settings(first).alt_stat_name == settings(second).alt_stat_name == f"{FORWARD_PROXY}listener-routes"
+    )
 
 
 async def test_a_mistake_leaves_listener_and_cluster_as_they_were() -> None:

@@ -20,6 +20,7 @@ from services.gloo.resources import (
     TypeUrl,
     resource,
 )
+from services.gloo.translator.names import forward_proxy_name
 from shared.ref import Ref, Source
 
 ROLE = "gloo-system~gateway-proxy"
@@ -325,6 +326,27 @@ def test_a_cluster_or_listener_goes_back_to_its_last_good_version(type_url: Type
     assert {name: each.body for name, each in world.served(type_url).items()} == {"a": b"good", "b": b"new"}
     assert len(envoy.refusals) == 2
     assert [held.place.name for held in world.quarantine.held(ROLE)] == ["a", "c"]
+
+
+def test_what_forwards_to_any_host_goes_back_to_the_version_of_another_name() -> None:
+    def forwarding(routes: str, settings: str) -> Resource:
+        name = forward_proxy_name(routes, settings)
+        return resource(name, f"{name} {settings}".encode())
+
+    world, names = World(), [forward_proxy_name("a", each) for each in ("first", "worse", "other")]
+    envoy = Envoy(world, "1", lambda given: "no" if b" worse" in given.body else None, CLUSTER)
+    world.want(forwarding("a", "first"), forwarding("b", "first"), type_url=CLUSTER)
+    world.settle(envoy)
+
+    world.want(forwarding("a", "worse"), forwarding("b", "first"), type_url=CLUSTER)
+    world.settle(envoy)
+    assert world.served(CLUSTER)[names[1]].body == f"{names[1]} first".encode()
+    assert [held.place.name for held in world.quarantine.held(ROLE)] == [names[1]]
+
+    world.want(forwarding("a", "other"), forwarding("b", "first"), type_url=CLUSTER)
+    world.settle(envoy)
+    assert world.served(CLUSTER)[names[2]].body == f"{names[2]} other".encode()
+    assert world.quarantine.held(ROLE) == []
 
 
 def test_what_another_envoy_takes_is_served_and_the_one_that_refuses_is_on_its_own() -> None:
