@@ -7,13 +7,15 @@ from typing import Any
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.route.v3 import route_pb2
 
+from services.gloo.parts import parts_of
 from services.gloo.resources import CLUSTER, LISTENER, ROUTES, SECRET, Resource
-from services.gloo.translator.names import FORWARD_PROXY
+from services.gloo.translator.names import FORWARD_PROXY, virtual_host_name
 from shared.store.keys import PROXY
 from tests.services.gloo.test_pipeline import PROXY_SOURCE, World, answer, host, proxy
 
 ROUTE = {"matchers": [{"prefix": "/any"}], "routeAction": {"dynamicForwardProxy": {}}}
 SLOW = {"dnsCacheConfig": {"dnsRefreshRate": "30s"}}
+NAME = "listener-routes"
 BROKEN = {"dnsCacheConfig": {"dnsRefreshRate": "0s"}}
 
 
@@ -22,7 +24,7 @@ def cluster(world: World) -> Resource | None:
     snapshot = world.pipeline.snapshot(PROXY_SOURCE.ref)
     made = [each for name, each in snapshot.of(CLUSTER).by_name.items() if name.startswith(FORWARD_PROXY)]
     assert len(made) < 2
-    parsed = route_pb2.RouteConfiguration.FromString(snapshot.of(ROUTES).by_name["listener-routes"].body)
+    parsed = route_pb2.RouteConfiguration.FromString(snapshot.of(ROUTES).by_name[NAME].body)
     asked = {
         each.route.cluster for host in parsed.virtual_hosts for each in host.routes if each.HasField("route")
     }
@@ -70,9 +72,7 @@ async def test_other_settings_are_another_cluster_with_the_same_statistics() -> 
     assert first is not None
     assert second is not None
     assert first.name != second.name
-    assert (
-        settings(first).alt_stat_name == settings(second).alt_stat_name == f"{FORWARD_PROXY}listener-routes"
-    )
+    assert settings(first).alt_stat_name == settings(second).alt_stat_name == FORWARD_PROXY + NAME
 
 
 async def test_a_mistake_leaves_listener_and_cluster_as_they_were() -> None:
@@ -90,6 +90,21 @@ async def test_a_mistake_leaves_listener_and_cluster_as_they_were() -> None:
 
     await serve(again, answer("only"))
     assert cluster(again) is None
+
+
+async def test_an_envoys_refusal_is_told_to_the_table_that_all_new_routes_are_from() -> None:
+    def of_a_table(body: str) -> dict[str, Any]:
+        table = {"kind": "*v1.RouteTable", "name": "table", "namespace": "gloo-system", "path": "routes[0]"}
+        return answer(body, metadata={"sources": [table]})
+
+    world, name = World(), virtual_host_name("gloo-system.a")
+    await serve(world, ROUTE, of_a_table("good"), dynamicForwardProxy={})
+    good = parts_of(ROUTES, world.pipeline.snapshot(PROXY_SOURCE.ref).of(ROUTES).by_name[NAME].body)[name]
+
+    await serve(world, ROUTE, of_a_table("bad"), dynamicForwardProxy=SLOW)
+    told = world.pipeline.proxies.refused(PROXY_SOURCE.ref, NAME, name, "no", good)
+
+    assert [source.kind for source, report in told.items() if report.errors] == ["RouteTable"]
 
 
 async def test_secrets_of_the_hosts_are_asked_for_and_served() -> None:
