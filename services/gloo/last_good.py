@@ -235,6 +235,7 @@ class LastGood:
         self._first: dict[str, float] = {}
         self._spellings: defaultdict[str, Spelling] = defaultdict(Spelling)
         self._news = asyncio.Event()
+        self._writing = asyncio.Lock()
 
     def load(self) -> Iterator[tuple[str, State, float]]:
         """What is there: role, state, and when it was written."""
@@ -271,14 +272,15 @@ class LastGood:
             await self.flush()
 
     async def flush(self) -> None:
-        """Write all that waits, now, beside the event loop."""
-        pending, self._pending = self._pending, {}
-        self._first.clear()
-        for role, (state, _) in pending.items():
-            try:
-                await asyncio.to_thread(self._write, role, state)
-            except OSError as error:
-                log.error("a last good snapshot is not kept", extra={"role": role, "error": str(error)})
+        """Write all that waits, now, beside the event loop, and have written what is being written."""
+        async with self._writing:
+            pending, self._pending = self._pending, {}
+            self._first.clear()
+            for role, (state, _) in pending.items():
+                try:
+                    await asyncio.to_thread(self._write, role, state)
+                except OSError as error:
+                    log.error("a last good snapshot is not kept", extra={"role": role, "error": str(error)})
 
     def _due(self, now: float) -> float:
         """Seconds until the first of those that wait should be written."""

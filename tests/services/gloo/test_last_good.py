@@ -122,6 +122,20 @@ async def test_the_newest_snapshot_is_loaded_and_a_gone_role_leaves_nothing(tmp_
     assert [role for role, _, _ in LastGood(tmp_path / "state").load()] == [ROLE]
 
 
+async def test_a_flush_has_written_what_another_was_writing(tmp_path: Path) -> None:
+    """As at the end of the process, which ends the other one."""
+    kept = LastGood(tmp_path)
+    for role in (ROLE, "other"):
+        kept.keep(role, STATE)
+    other = asyncio.create_task(kept.flush())
+    await asyncio.sleep(0)
+
+    await kept.flush()
+
+    assert {role for role, _, _ in kept.load()} == {ROLE, "other"}
+    await other
+
+
 async def test_a_withheld_snapshot_is_not_written(tmp_path: Path) -> None:
     kept = LastGood(tmp_path)
     kept.keep(ROLE, STATE)
