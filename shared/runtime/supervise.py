@@ -69,6 +69,7 @@ class Supervisor:
                 heed_cancellation()
                 reason = self._explain(name, error)
             else:
+                heed_cancellation()
                 reason = "returned"
                 log.error("a task that should never end returned; starting it again", extra={"task": name})
             first = False
@@ -96,7 +97,10 @@ class Supervisor:
 
 
 def heed_cancellation() -> None:
-    """End here if the task was cancelled: a group of tasks that fails meanwhile tells only of the failure."""
+    """End here if the task was cancelled.
+
+    A group of tasks that fails meanwhile tells only of the failure.
+    """
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError

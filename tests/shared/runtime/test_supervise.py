@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -76,6 +77,22 @@ async def test_a_task_that_returns_is_a_bug_and_is_started_again(caplog: pytest.
 
     assert "never end" in caplog.text
     assert restarts(metrics, "watch", "returned") == 1
+
+
+async def test_a_task_that_returns_when_it_is_cancelled_stays_ended() -> None:
+    began = asyncio.Event()
+
+    async def swallow() -> None:
+        began.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    async with Supervisor(Metrics()) as tasks, asyncio.timeout(10):
+        task = tasks.start("watch", swallow, backoff=quick())
+        await began.wait()
+        await tasks.stop()
+
+    assert task.cancelled()
 
 
 async def test_one_failing_task_does_not_disturb_another() -> None:
