@@ -148,6 +148,7 @@ class Hearsay:
         except (ValueError, LookupError, TypeError, AttributeError, zlib.error) as error:
             log.warning("not a refusal", extra={"key": row.key, "error": str(error)})
             self._records.pop(row.key, None)
+            self._told.pop(row.key, None)
             self._strange.add(row.key)
             return
         self._gone.pop(row.key, None)

@@ -173,6 +173,7 @@ class Quarantine:
             shelf, wanted = self._shelf(role, type_url), snapshot.of(type_url)
             if shelf.wanted is not wanted:
                 self._take(role, type_url, shelf, wanted)
+        self._restored.pop(role, None)
         for held in condemned:
             case = self._shelf(role, held.place.type_url).cases.setdefault(held.place.name, Case())
             if held.version not in self._taken(held.place):
@@ -541,8 +542,6 @@ class Quarantine:
         for held in self._restored.get(role, ()):
             if held.place.type_url == type_url and held.place.name in there:
                 shelf.cases.setdefault(held.place.name, Case()).held[held.part] = held
-        if type_url == HANDLED[-1]:
-            self._restored.pop(role, None)
         for name, case in shelf.cases.items():
             before = shelf.wanted.by_name.get(name)
             if (case.held or case.groups) and before is not there[name]:

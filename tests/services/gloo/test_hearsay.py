@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from services.gloo import hearsay
-from services.gloo.feedback import Feedback
+from services.gloo.feedback import Feedback, Told
 from services.gloo.hearsay import (
     MOST_RECORDS,
     MOST_STAND_IN,
@@ -20,6 +20,7 @@ from services.gloo.hearsay import (
     Record,
     carried,
     pack,
+    pack_told,
     unpack,
 )
 from services.gloo.quarantine import RETRY_SECONDS, Place, Version
@@ -274,6 +275,17 @@ async def test_long_words_are_told_of_as_many_as_fit(consul_server: ConsulServer
 
         (value,) = (await eventually(lambda: stored(consul_server), until=bool)).values()
         assert 10_000 < len(value) <= MOST_TOLD_BYTES
+
+
+async def test_words_that_cannot_be_read_any_longer_are_told_no_more(consul_server: ConsulServer) -> None:
+    words = Told(Place(ROLE, ENDPOINTS, "web"), "envoy-1", "no weight")
+    async with replica(consul_server, "a") as a:
+        await a.consul.kv.put(f"{PREFIX}envoys/x", pack_told([words]))
+        await eventually(lambda: a.said() == ["Envoy envoy-1 refused endpoints web: no weight"])
+
+        await a.consul.kv.put(f"{PREFIX}envoys/x", b"what?")
+
+        await eventually(lambda: a.said() == [])
 
 
 async def test_what_others_wrote_there_harms_nobody(

@@ -479,6 +479,27 @@ def test_after_a_restart_the_stored_version_is_what_a_refused_one_goes_back_to()
     assert len(envoy.refusals) == 1
 
 
+def test_what_was_held_before_a_restart_is_over_for_good_once_it_is_mended() -> None:
+    world = World()
+    envoy = Envoy(world, "1", lambda given: "no" if b"bad" in given.body else None, CLUSTER)
+    world.want(resource("a", b"good"), type_url=CLUSTER)
+    world.settle(envoy)
+    world.want(resource("a", b"bad"), type_url=CLUSTER)
+    world.settle(envoy)
+    before, held = world.quarantine.served(ROLE), world.quarantine.held(ROLE)
+    assert before is not None
+
+    after = World()
+    after.quarantine.restore(ROLE, before, held)
+    after.want(resource("a", b"bad"), type_url=CLUSTER)
+    mended, another = resource("a", b"mended"), resource("b", b"new")
+    after.want(mended, type_url=CLUSTER)
+    after.want(mended, another, type_url=CLUSTER)
+
+    assert after.held() == []
+    assert after.served(CLUSTER) == {"a": mended, "b": another}
+
+
 def test_a_role_that_is_gone_leaves_nothing() -> None:
     world, envoy = begun(many(2), dislikes("bad"))
     world.want(routes(many(2, {"h1": "bad"})))
