@@ -16,18 +16,23 @@ import asyncio
 import contextlib
 import logging
 import time
-import zlib
-from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from hashlib import blake2b
 
-import orjson
-
-from services.gloo.feedback import Feedback, Told
-from services.gloo.quarantine import Blame, Heard, Held, Place, Version
-from services.gloo.resources import TypeUrl
+from services.gloo.feedback import Feedback
+from services.gloo.quarantine.held import Blame, Heard, Held, Place, Version
+from services.gloo.records import (
+    MOST_RECORDS,
+    UNREADABLE,
+    Record,
+    carried,
+    pack,
+    pack_told,
+    unpack,
+    unpack_told,
+)
+from services.gloo.refusals import Told
 from shared.consul.blocking import WatchState, watch_prefix
 from shared.consul.client import Consul
 from shared.consul.members import Members
@@ -36,29 +41,13 @@ from shared.errors import ConsulConflict, ConsulError
 
 log = logging.getLogger(__name__)
 
-MOST_RECORDS = 200  # of all replicas
 MOST_TOLD, MOST_TOLD_BYTES = 32, 64 * 1024  # of one replica
-MOST_STAND_IN = 16 * 1024  # bytes, compressed; of a larger one each replica takes its own
-MOST_INFLATED = 4 * 2**20
 MOST_TOGETHER = 6  # records a transaction: with all their bytes they stay under what Consul takes
 BURST, ANOTHER_AFTER = 20, 2.0  # writes at once, and seconds until there may be one more
 GAP = 0.1  # seconds between two writes
 CHECK = 5.0  # seconds between looks at who is still there
 TOLD_AFTER = 1.0  # seconds; most of what is not held is over by then
 LINGER = 15.0  # seconds that something gone still counts: others may know better, or be late
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """A refused version as all replicas read it; *since* is Unix time, *good* as ``Held`` has it."""
-
-    version: Version
-    good: bytes | None
-    node: str
-    text: str
-    since: float
-    owner: str
-    accepted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +134,7 @@ class Hearsay:
                 self._told[row.key] = (unpack_told(row.value), row.index)
                 return
             record = unpack(row.value)
-        except (ValueError, LookupError, TypeError, AttributeError, zlib.error) as error:
+        except UNREADABLE as error:
             log.warning("not a refusal", extra={"key": row.key, "error": str(error)})
             self._records.pop(row.key, None)
             self._told.pop(row.key, None)
@@ -301,71 +290,3 @@ class Hearsay:
     def _key(self, version: Version) -> str:
         text = "\0".join([*version.place, version.part, str(version.digest)])
         return f"{self.prefix}parts/{blake2b(text.encode(), digest_size=16).hexdigest()}"
-
-
-# --- what stands in Consul --------------------------------------------------------------------------------
-
-
-@lru_cache(MOST_RECORDS)
-def carried(good: bytes | None) -> bytes | None:
-    """A stand-in, unless it is too large for a record."""
-    return good if good is None or len(zlib.compress(good)) <= MOST_STAND_IN else None
-
-
-def pack(record: Record) -> bytes:
-    place, part, digest = record.version
-    good = record.good
-    return orjson.dumps(
-        {
-            **_place(place),
-            "part": part,
-            "refused": f"{digest:016x}",
-            "standsIn": None if good is None else b64encode(zlib.compress(good)).decode() if good else "",
-            "envoy": record.node,
-            "text": record.text,
-            "since": record.since,
-            "owner": record.owner,
-            "accepted": record.accepted,
-        }
-    )
-
-
-def unpack(value: bytes) -> Record:
-    """The record; any of several errors when it is none."""
-    told = orjson.loads(value)
-    stands_in = told["standsIn"]
-    return Record(
-        version=Version(_place_of(told), str(told["part"]), int(told["refused"], 16)),
-        good=None if stands_in is None else _inflated(b64decode(stands_in)) if stands_in else b"",
-        node=str(told["envoy"]),
-        text=str(told["text"]),
-        since=float(told["since"]),
-        owner=str(told["owner"]),
-        accepted=told["accepted"] is True,
-    )
-
-
-def pack_told(told: Iterable[Told]) -> bytes:
-    return orjson.dumps([{**_place(each.place), "envoy": each.node, "text": each.text} for each in told])
-
-
-def unpack_told(value: bytes) -> tuple[Told, ...]:
-    listed = orjson.loads(value)
-    return tuple(Told(_place_of(each), str(each["envoy"]), str(each["text"])) for each in listed)
-
-
-def _place(place: Place) -> dict[str, str]:
-    return {"role": place.role, "type": place.type_url, "name": place.name}
-
-
-def _place_of(told: Mapping[str, str]) -> Place:
-    return Place(str(told["role"]), TypeUrl(str(told["type"])), str(told["name"]))
-
-
-def _inflated(packed: bytes) -> bytes:
-    """No more than a virtual host can be, whatever was packed."""
-    opened = zlib.decompressobj()
-    body = opened.decompress(packed, MOST_INFLATED)
-    if not opened.eof:
-        raise ValueError("what stands in is too large")
-    return body

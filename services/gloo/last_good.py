@@ -30,7 +30,7 @@ import orjson
 from protos import gloo
 from services.gloo.memory import Following, Tls
 from services.gloo.parts import parts_of
-from services.gloo.quarantine import Blame, Held, Place
+from services.gloo.quarantine.held import Blame, Held, Place
 from services.gloo.resources import ROUTES, SECRET, Resource, Resources, Snapshot, TypeUrl, resource
 from services.gloo.translator.consul import ConsulSelection, SubsetKeys
 from services.gloo.translator.secret import signs

@@ -14,12 +14,12 @@ from protos import gloo
 from services.gloo.clusters import Clusters, Instances
 from services.gloo.features import SCRIPTS
 from services.gloo.features.aws_ec2 import FLEET, Fleet
-from services.gloo.feedback import Refusal, copy_of
 from services.gloo.memory import Memory
 from services.gloo.parts import WHOLE
 from services.gloo.plugin import Policy
 from services.gloo.proxies import Host, Proxies
-from services.gloo.quarantine import Held
+from services.gloo.quarantine.held import Held
+from services.gloo.refusals import Refusal, copy_of
 from services.gloo.resources import (
     CLUSTER,
     EMPTY,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from services.gloo.feedback import Refusal, add_refusals
 from services.gloo.proxies import proxy_findings
+from services.gloo.refusals import Refusal, add_refusals
 from services.gloo.translator.sources import Reports
 from shared.ref import Source
 from shared.report import Report

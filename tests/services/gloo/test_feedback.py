@@ -1,13 +1,12 @@
-"""Refusals: kept until they are mended, and handed to the right object."""
+"""Refusals: kept until they are mended, and what is served meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
 
-from services.gloo.feedback import Feedback, add_refusals
-from services.gloo.resources import CLUSTER, ROUTES, SECRET, Resources, Snapshot, resource
+from services.gloo.feedback import Feedback
+from services.gloo.resources import CLUSTER, Resources, Snapshot, resource
 from services.gloo.statuses import proxy_status
-from services.gloo.translator.sources import Reports
 from services.gloo.xds.cache import Cache
 from shared.ref import Ref, Source
 from shared.report import Report
@@ -45,34 +44,6 @@ def test_a_client_that_goes_takes_its_refusals_with_it() -> None:
 
     assert feedback.refusals(ROLE) == []
     assert told == [ROLE, ROLE]
-
-
-def test_the_one_object_behind_a_resource_owns_the_refusal_else_the_proxy_does() -> None:
-    feedback, _ = refusing()
-    several = resource(
-        "routes", b"x", [Source("VirtualService", Ref("n", "a")), Source("VirtualService", Ref("n", "b"))]
-    )
-    feedback.nacked("1", ROLE, ROUTES, "v1", (several,), "bad route")
-    found: Reports = {OWNER: Report()}
-
-    add_refusals(found, feedback.refusals(ROLE), OWNER)
-
-    assert "bad route" in found[OWNER].errors[0].text
-    assert "no such policy" in found[UPSTREAM].errors[0].text
-
-
-def test_everyone_who_refers_to_a_secret_is_told_of_its_refusal() -> None:
-    feedback, _ = refusing()
-    one, other = (Source("VirtualService", Ref("n", name)) for name in ("a", "b"))
-    shared = resource("files:/cert:/key:", b"x", [one, other, UPSTREAM])
-    feedback.nacked("1", ROLE, SECRET, "v1", (shared,), "no such file")
-    found: Reports = {OWNER: Report()}
-
-    add_refusals(found, [each for each in feedback.refusals(ROLE) if each.type_url == SECRET], OWNER)
-
-    assert found.keys() == {OWNER, one, other}
-    assert found[one] == found[other]
-    assert not found[OWNER].errors
 
 
 def test_a_proxys_status_hands_each_finding_to_its_object() -> None:

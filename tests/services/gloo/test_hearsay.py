@@ -6,24 +6,16 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from random import Random
 
 import pytest
 
 from services.gloo import hearsay
-from services.gloo.feedback import Feedback, Told
-from services.gloo.hearsay import (
-    MOST_RECORDS,
-    MOST_STAND_IN,
-    MOST_TOLD_BYTES,
-    Hearsay,
-    Record,
-    carried,
-    pack,
-    pack_told,
-    unpack,
-)
-from services.gloo.quarantine import RETRY_SECONDS, Place, Version
+from services.gloo.feedback import Feedback
+from services.gloo.hearsay import MOST_TOLD_BYTES, Hearsay
+from services.gloo.quarantine.held import Place
+from services.gloo.quarantine.quarantine import RETRY_SECONDS
+from services.gloo.records import MOST_RECORDS, Record, pack_told, unpack
+from services.gloo.refusals import Told
 from services.gloo.resources import CLUSTER, ENDPOINTS, Resource, Resources, Snapshot, resource
 from services.gloo.xds.cache import Cache
 from shared.consul.client import Consul
@@ -300,16 +292,3 @@ async def test_what_others_wrote_there_harms_nobody(
         a.poisoned()
         await eventually(lambda: b.served() == [b"good"])
     assert [each.getMessage() for each in caplog.records].count("not a refusal") == 4
-
-
-def test_a_record_comes_back_as_it_was() -> None:
-    version = Version(Place(ROLE, CLUSTER, "web"), "", 7)
-    for good in (None, b"", b"good" * 100):
-        record = Record(version=version, good=good, node="n", text="é", since=1.5, owner="a:1", accepted=True)
-        assert unpack(pack(record)) == record
-
-
-def test_a_stand_in_that_does_not_fit_is_not_carried() -> None:
-    assert carried(Random(1).randbytes(2 * MOST_STAND_IN)) is None
-    assert carried(b"x" * 10 * MOST_STAND_IN) == b"x" * 10 * MOST_STAND_IN
-    assert carried(None) is None

@@ -12,7 +12,7 @@ from protos import gloo
 from services.gloo.last_good import LastGood, Spelling, State, Unusable, pack, pieces, unpack
 from services.gloo.memory import Following
 from services.gloo.parts import WHOLE
-from services.gloo.quarantine import Blame, Held, Place
+from services.gloo.quarantine.held import Blame, Held, Place
 from services.gloo.resources import CLUSTER, ROUTES, SECRET, Resources, Snapshot, resource
 from services.gloo.translator.consul import ConsulSelection, SubsetKeys
 from services.gloo.translator.sources import Origin

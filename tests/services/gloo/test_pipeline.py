@@ -13,7 +13,7 @@ from services.gloo.memory import Memory
 from services.gloo.parts import parts_of
 from services.gloo.pipeline import Changes, Outcome, Pipeline
 from services.gloo.plugin import Policy
-from services.gloo.quarantine import Blame, Held, Place
+from services.gloo.quarantine.held import Blame, Held, Place
 from services.gloo.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, Snapshot
 from services.gloo.translator.endpoints import Endpoint
 from shared.codec.text import render_json

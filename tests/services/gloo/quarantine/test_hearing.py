@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from services.gloo.quarantine import Blame, Heard, Version
+from services.gloo.quarantine.held import Blame, Heard, Version
 from services.gloo.resources import CLUSTER, resource
-from tests.services.gloo.test_quarantine import (
+from tests.services.gloo.quarantine.world import (
     NAMELESS,
     RETRY,
     ROLE,
