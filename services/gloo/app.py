@@ -53,6 +53,13 @@ def main() -> int:
 async def serve(context: Context) -> None:
     """Serve xDS until told to stop; sessions come and go with the settings."""
     lasting = Lasting(context)
+    try:
+        await _serve(context, lasting)
+    finally:
+        lasting.server.abort()  # it was not stopped in order, and would take in new clients to the last
+
+
+async def _serve(context: Context, lasting: Lasting) -> None:
     await lasting.start(context)
     session: asyncio.Task[None] | None = None
 

@@ -166,6 +166,12 @@ class XdsServer:
                 async with asyncio.timeout(CUT_OFF_SECONDS):
                     await self._server.wait_closed()
 
+    def abort(self) -> None:
+        """Cut everything off, and let nobody in any more."""
+        if self._server is not None:
+            self._server.close()
+            self._server.abort()
+
     def renew(self, ssl: tls.SSLContext) -> None:
         """Meet new connections with *ssl*; streams that are open stay so."""
         if self._server is not None:

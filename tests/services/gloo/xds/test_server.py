@@ -466,6 +466,21 @@ async def test_stopping_tells_every_stream_and_leaves_no_connection() -> None:
             await asyncio.open_connection("127.0.0.1", port)
 
 
+async def test_who_cuts_all_off_has_no_streams_left_and_gets_no_new_ones() -> None:
+    async with connected() as (server, cache, channel):
+        cache.set(ROLE, snapshot({CLUSTER: {"a": "a1"}}))
+        call = channel.stream_stream(ADS)()
+        await call.write(request(CLUSTER))
+        await call.read()
+        port = server.port
+
+        server.abort()
+
+        await eventually(lambda: server.streams == 0)
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+
+
 async def test_stopping_does_not_wait_for_a_client_that_does_not_read() -> None:
     async with serving() as (server, cache):
         cache.set(ROLE, snapshot({CLUSTER: {"a": "a" * 30_000_000}}))
