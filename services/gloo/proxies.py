@@ -18,10 +18,10 @@ from services.gloo.resources import EMPTY, Resource, Resources
 from services.gloo.sanitize import choose_host, choose_resource, fallback_resources, has_errors
 from services.gloo.translator.addresses import listener_conflicts
 from services.gloo.translator.consul import ConsulSelection, destination_cluster_name
-from services.gloo.translator.filter_chains import ALL_TAKEN, Configurations, Trying
+from services.gloo.translator.filter_chains import ALL_TAKEN, Configurations, Remembered, Trying
 from services.gloo.translator.forwarding import forwarding_by, unsettled
 from services.gloo.translator.hybrid import HttpPart, fetches, http_parts, translate_any
-from services.gloo.translator.listener import TranslatedListener
+from services.gloo.translator.listener import Surroundings, TranslatedListener
 from services.gloo.translator.names import http3_name
 from services.gloo.translator.patches import looked_at
 from services.gloo.translator.proxy import check_proxy, max_body, merge_reports
@@ -333,18 +333,17 @@ class Proxies:
             return value
 
         trying = Trying(lambda name: self._takes(owner.ref, name))
-        unit.done = translate_any(
-            given,
-            f"listeners[{i}]",
-            owner,
-            self._policy,
-            conflict,
+        last_good = unit.done.tls if unit.done is not None else self._memory.tls(owner.ref, given.name)
+        around = Surroundings(
+            path=f"listeners[{i}]",
+            owner=owner,
+            conflict=conflict,
+            policy=self._policy,
             read=read,
-            last_good=unit.done.tls if unit.done is not None else self._memory.tls(owner.ref, given.name),
             served=served,
-            trying=trying,
-            known=unit.known,
+            remembered=Remembered(last_good=last_good, trying=trying, known=unit.known),
         )
+        unit.done = translate_any(given, around)
         unit.given, unit.looked, unit.trying = now, looked, trying
         return unit.done
 

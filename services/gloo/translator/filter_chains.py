@@ -102,6 +102,16 @@ class Configurations:
         self._last, self._now = self._now, {}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remembered:
+    """What is remembered of a listener's TLS: configurations that were good, by their places, to stand in for
+    broken ones; which secrets Envoys have taken; and what configurations came to."""
+
+    last_good: Mapping[Origin, gloo.SslConfig] = field(default_factory=dict)
+    trying: Trying = ALL_TAKEN
+    known: Configurations = field(default_factory=Configurations)
+
+
 def make(config: gloo.SslConfig, scope: Scope) -> Made:
     report, looked = Report(), dict[tuple[str, Ref], Any]()
 
@@ -178,18 +188,16 @@ def translate_chains(
     brought: Iterable[Brought],
     scope: Scope,
     reports: Reports,
-    last_good: Mapping[Origin, gloo.SslConfig] = NO_CONFIGS,
-    trying: Trying = ALL_TAKEN,
+    remembered: Remembered,
     claims: Claims | None = None,
     match: listener.FilterChainMatch | None = None,
-    known: Configurations | None = None,
 ) -> list[Chain]:
     """The chains of a listener. What is wrong with a configuration goes to *reports*, and the last good one
     from the same place is used. So it is while an Envoy has not taken what a configuration newly names.
-    *match* is what all of them take, *claims* what others do, and *known* what they came to before."""
+    *match* is what all of them take, and *claims* what others do."""
     chains: dict[tuple[bytes, timedelta | None], Chain] = {}
     claims = claims or Claims()
-    known = known or Configurations()
+    last_good, trying, known = remembered.last_good, remembered.trying, remembered.known
     for each in brought:
         report, made = Report(), known.made(each.config, scope)
         report.add(made.report)

@@ -15,19 +15,13 @@ from typing import Any
 from protos import gloo
 from protos.envoy import listener
 from services.gloo import checks
-from services.gloo.plugin import Policy, Reader, Scope, read_nothing
+from services.gloo.plugin import Policy, Scope
 from services.gloo.resources import Resource, resource
 from services.gloo.translator.consul import ConsulSelection
-from services.gloo.translator.filter_chains import (
-    ALL_TAKEN,
-    NO_CONFIGS,
-    Brought,
-    Configurations,
-    Trying,
-    translate_chains,
-)
+from services.gloo.translator.filter_chains import Brought, translate_chains
 from services.gloo.translator.forward_proxy import forward_proxies
 from services.gloo.translator.listener import (
+    Surroundings,
     TranslatedListener,
     check_listener,
     framed,
@@ -56,7 +50,6 @@ from services.gloo.translator.sources import (
     attribute,
     lent_to,
     matched_origins_of,
-    origins_of,
 )
 from services.gloo.translator.ssl import sni_problem
 from services.gloo.translator.supported import refuse_unread
@@ -117,16 +110,12 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Shared:
     """What the matched listeners of one listener share."""
 
     name: str
-    policy: Policy
-    read: Reader
+    around: Surroundings
     manager: Mapping[bool, Mapping[str, Any]]  # of the listener's options, for TCP and for HTTP
-    last_good: Mapping[Origin, gloo.SslConfig]
-    trying: Trying
-    known: Configurations
     claims: Claims = field(default_factory=Claims)
     reports: Reports = field(default_factory=dict)
 
@@ -161,72 +150,28 @@ def _keyed(given: gloo.Listener) -> Iterator[tuple[str, gloo.MatchedListener]]:
         yield "-".join(filter(None, [key, str(seen[key]) if seen[key] > 1 else ""])), each
 
 
-def translate_any(
-    given: gloo.Listener,
-    path: str,
-    owner: Source,
-    policy: Policy,
-    conflict: str = "",
-    *,
-    read: Reader = read_nothing,
-    last_good: Mapping[Origin, gloo.SslConfig] = NO_CONFIGS,
-    served: Resource | None = None,
-    trying: Trying = ALL_TAKEN,
-    known: Configurations | None = None,
-) -> TranslatedListener:
-    """A listener of any type; the arguments are those of ``translate_listener``."""
+def translate_any(given: gloo.Listener, around: Surroundings) -> TranslatedListener:
+    """A listener of any type."""
     if given.udp_listener is not None:
-        return translate_udp(given, path, owner, policy, conflict, read=read)
+        return translate_udp(given, around)
     translate = translate_listener if given.hybrid_listener is None else translate_hybrid
-    known = known or Configurations()
-    found = translate(
-        given,
-        path,
-        owner,
-        policy,
-        conflict,
-        read=read,
-        last_good=last_good,
-        served=served,
-        trying=trying,
-        known=known,
-    )
-    known.end_round()
+    found = translate(given, around)
+    around.remembered.known.end_round()
     return found
 
 
-def translate_hybrid(
-    given: gloo.Listener,
-    path: str,
-    owner: Source,
-    policy: Policy,
-    conflict: str = "",
-    *,
-    read: Reader = read_nothing,
-    last_good: Mapping[Origin, gloo.SslConfig] = NO_CONFIGS,
-    served: Resource | None = None,
-    trying: Trying = ALL_TAKEN,
-    known: Configurations | None = None,
-) -> TranslatedListener:
-    report, origins = Report(), origins_of(given) or (Origin(source=owner, path=path),)
+def translate_hybrid(given: gloo.Listener, around: Surroundings) -> TranslatedListener:
+    report, origins = Report(), around.origins(given)
     refuse_unread(given, report)
     check_listener(given, report)
-    if conflict:
-        report.error("", conflict)
-    parts = parts_of(given, path, owner)
-    frame, frames = _frames(given, parts, policy, report)
-    around = Surroundings(
-        name=given.name,
-        policy=policy,
-        read=read,
-        manager=frames,
-        last_good=last_good,
-        trying=trying,
-        known=known or Configurations(),
-    )
-    attribute(report, origins, around.reports, lent_to(given))
-    before = chains_by_part(served)
-    done, chains = join_parts(parts, before, around)
+    if around.conflict:
+        report.error("", around.conflict)
+    parts = parts_of(given, around.path, around.owner)
+    frame, frames = _frames(given, parts, around.policy, report)
+    shared = Shared(name=given.name, around=around, manager=frames)
+    attribute(report, origins, shared.reports, lent_to(given))
+    before = chains_by_part(around.served)
+    done, chains = join_parts(parts, before, shared)
     found, sources = None, frozenset(origin.source for origin in origins)
     if chains and not report.errors:
         out = framed(given, frame, chains, with_names=_looks_for_names(given, chains))
@@ -238,7 +183,7 @@ def translate_hybrid(
         secrets.setdefault(name, sources)
     return TranslatedListener(
         resource=found,
-        reports=around.reports,
+        reports=shared.reports,
         tls={place: config for each in done for place, config in each.tls.items()},
         secrets=secrets,
         selections=frozenset[ConsulSelection]().union(*(each.selections for each in done)),
@@ -281,7 +226,7 @@ def chains_by_part(served: Resource | None) -> dict[str, Chains]:
 
 
 def join_parts(
-    parts: Sequence[Part], before: Mapping[str, Chains], around: Surroundings
+    parts: Sequence[Part], before: Mapping[str, Chains], shared: Shared
 ) -> tuple[list[Done], list[listener.FilterChain]]:
     """What the matched listeners come to, and their chains. Those that served before are first to choose."""
     done: list[Done] = []
@@ -289,15 +234,15 @@ def join_parts(
     lost = False
     for part in sorted(parts, key=lambda part: part.key not in before):
         stale = before.get(part.key, {})
-        made = translate_part(part, stale, around)
+        made = translate_part(part, stale, shared)
         if made.broken:
-            made.chains = list(_kept(stale, around.claims))
+            made.chains = list(_kept(stale, shared.claims))
             lost |= not made.chains
         done.append(made)
         chains += _called(part.key, made.chains)
     if lost:  # one that is no more may be the broken one before it was given another matcher
         for key in sorted(before.keys() - {part.key for part in parts}):
-            chains += _called(key, _kept(before[key], around.claims))
+            chains += _called(key, _kept(before[key], shared.claims))
     return done, sorted(chains, key=lambda chain: chain.name)
 
 
@@ -314,23 +259,22 @@ def _kept(stale: Chains, claims: Claims) -> Iterator[listener.FilterChain]:
             yield chain
 
 
-def translate_part(part: Part, stale: Chains, around: Surroundings) -> Done:
+def translate_part(part: Part, stale: Chains, shared: Shared) -> Done:
     """A matched listener; *stale* are the chains that served before, for TCP hosts to stay as they were."""
     report = Report()
     refuse_unread(part.given, report)
-    scope = Scope(path="matcher", report=report, policy=around.policy, read=around.read)
-    match = translate_matcher(part.given.matcher, scope)
-    done, claims = Done(), Claims(dict(around.claims.taken))
+    match = translate_matcher(part.given.matcher, shared.around.scope("matcher", report))
+    done, claims = Done(), Claims(dict(shared.claims.taken))
     if part.given.http_listener is not None:
-        done = http_part(part, part.given.http_listener, match, claims, report, around)
+        done = http_part(part, part.given.http_listener, match, claims, report, shared)
     elif part.given.tcp_listener is not None:
-        done = tcp_part(part, part.given.tcp_listener, match, claims, report, stale, around)
+        done = tcp_part(part, part.given.tcp_listener, match, claims, report, stale, shared)
     else:
         report.error("", "no listener type; one of httpListener, tcpListener")
         done.broken = True
     if not done.broken:
-        around.claims.taken.update(claims.taken)
-    attribute(report, part.told.origins, around.reports, part.told.lent)
+        shared.claims.taken.update(claims.taken)
+    attribute(report, part.told.origins, shared.reports, part.told.lent)
     return done
 
 
@@ -340,27 +284,25 @@ def http_part(
     match: listener.FilterChainMatch,
     claims: Claims,
     report: Report,
-    around: Surroundings,
+    shared: Shared,
 ) -> Done:
-    scope = Scope(path="httpListener", report=report, policy=around.policy, read=around.read)
-    joined = join_http(http, around.manager[False], scope)
+    scope, remembered = shared.around.scope("httpListener", report), shared.around.remembered
+    joined = join_http(http, shared.manager[False], scope)
     if http.options is not None and http.options.http3 is not None:
         scope.error(
             "options.http3", "cannot be had on a hybrid listener, nor with isolated hosts, which make one"
         )
-    routes, sources = routes_of(around.name, part.key), [origin.source for origin in part.told.origins]
+    routes, sources = routes_of(shared.name, part.key), [origin.source for origin in part.told.origins]
     clusters = forward_proxies(routes, http, scope, sources)
     filters = network_filters(routes, http, joined)
     brought = list(configurations(part))
-    known = {each.place for each in brought} & around.last_good.keys()
-    done = Done(tls={place: around.last_good[place] for place in known}, clusters=clusters)
+    known = {each.place for each in brought} & remembered.last_good.keys()
+    done = Done(tls={place: remembered.last_good[place] for place in known}, clusters=clusters)
     if not http.virtual_hosts:
         return done
     if part.tls is not None:
         within = replace(match, transport_protocol=TLS)
-        chains = translate_chains(
-            brought, scope, around.reports, around.last_good, around.trying, claims, within, around.known
-        )
+        chains = translate_chains(brought, scope, shared.reports, remembered, claims, within)
         done.tls |= {place: config for chain in chains for place, config in chain.good.items()}
         done.secrets = secrets_of(chains)
         done.chains = [chain.build(filters) for chain in chains]
@@ -403,10 +345,10 @@ def tcp_part(
     claims: Claims,
     report: Report,
     stale: Chains,
-    around: Surroundings,
+    shared: Shared,
 ) -> Done:
     """TCP hosts take the names of the matcher, each some of them if it says which."""
-    scope = Scope(path="tcpListener", report=report, policy=around.policy, read=around.read)
+    scope, trying = shared.around.scope("tcpListener", report), shared.around.remembered.trying
     if part.given.ssl_configurations:
         report.error("sslConfigurations", "goes with httpListener; a TCP host has an sslConfig of its own")
     _check_names(tcp.tcp_hosts, part.tls, report)
@@ -415,7 +357,7 @@ def tcp_part(
         hosts, claims = tcp, Claims()
     sources = [origin.source for origin in part.told.origins]
     done = translate_tcp(
-        hosts, scope, stale, around.manager[True], claims, match, trying=around.trying, sources=sources
+        hosts, scope, stale, shared.manager[True], claims, match, trying=trying, sources=sources
     )
     broken = bool(report.errors)
     report.add(done.report)

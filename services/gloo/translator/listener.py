@@ -7,7 +7,7 @@ in one fixed order, the router last. The listener's options switch some on; all 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import betterproto2
@@ -19,18 +19,16 @@ from services.gloo.features import FEATURES, SCRIPTS
 from services.gloo.features.custom_filters import check_custom, placed
 from services.gloo.features.network_limits import NAMES as NETWORK_LIMITS
 from services.gloo.features.sockets import PROXY_PROTOCOL
-from services.gloo.plugin import Patch, Policy, Reader, Scope, read_nothing, within
+from services.gloo.plugin import Patch, Policy, Reader, Scope, within
 from services.gloo.resources import Resource, resource
 from services.gloo.translator import http3
 from services.gloo.translator.addresses import address_of
 from services.gloo.translator.ads import ADS
 from services.gloo.translator.consul import ConsulSelection
 from services.gloo.translator.filter_chains import (
-    ALL_TAKEN,
     NO_CONFIGS,
     Chain,
-    Configurations,
-    Trying,
+    Remembered,
     configurations,
     translate_chains,
 )
@@ -74,43 +72,48 @@ class TranslatedListener:
     clusters: tuple[Resource, ...] = ()  # that forward to any host
 
 
-def translate_listener(
-    given: gloo.Listener,
-    path: str,
-    owner: Source,
-    policy: Policy,
-    conflict: str = "",
-    *,
-    read: Reader = read_nothing,
-    last_good: Mapping[Origin, gloo.SslConfig] = NO_CONFIGS,
-    served: Resource | None = None,
-    trying: Trying = ALL_TAKEN,
-    known: Configurations | None = None,
-) -> TranslatedListener:
-    """A listener; *path* is its own in *owner*, the Proxy. *conflict* is what ``listener_conflicts`` says of
-    it, *last_good* are TLS configurations to use in place of broken ones, as TCP hosts of *served* are."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What there is around a listener: *path* is its own in *owner*, the Proxy, and *conflict* what
+    ``listener_conflicts`` says of it. TCP hosts of *served* stand in for broken ones."""
+
+    path: str
+    owner: Source
+    conflict: str = ""
+    policy: Policy
+    read: Reader
+    served: Resource | None = None
+    remembered: Remembered = field(default_factory=Remembered)
+
+    def origins(self, given: gloo.Listener) -> tuple[Origin, ...]:
+        """Where the listener came from; without anything else that is the Proxy."""
+        return origins_of(given) or (Origin(source=self.owner, path=self.path),)
+
+    def scope(self, path: str, report: Report) -> Scope:
+        return Scope(path=path, report=report, policy=self.policy, read=self.read)
+
+
+def translate_listener(given: gloo.Listener, around: Surroundings) -> TranslatedListener:
+    """A listener of HTTP or of TCP."""
     report = Report()
     refuse_unread(given, report)
     check_listener(given, report)
-    of_all = Scope(path="options", report=report, policy=policy, tcp=given.tcp_listener is not None)
+    tcp = given.tcp_listener is not None
+    of_all = Scope(path="options", report=report, policy=around.policy, tcp=tcp)
     frame = join_patches("on_any_listener", given.options, of_all)
     if given.tcp_listener is not None:
-        if conflict:
-            report.error("", conflict)
-        scope = Scope(path="tcpListener", report=report, policy=policy, read=read)
-        origins = origins_of(given) or (Origin(source=owner, path=path),)
-        return tcp_listener(given, given.tcp_listener, frame, scope, origins, served, trying)
-    scope = Scope(path="httpListener", report=report, policy=policy, read=read)
+        return tcp_listener(given, given.tcp_listener, frame, report, around)
+    scope = around.scope("httpListener", report)
     joined = join_http(given.http_listener or gloo.HttpListener(), frame.manager, scope)
-    if conflict:
-        report.error("", conflict)
-    origins = origins_of(given)
-    sources = {origin.source for origin in origins} or {owner}
+    if around.conflict:
+        report.error("", around.conflict)
+    origins = around.origins(given)
+    sources = {origin.source for origin in origins}
     http = given.http_listener
     clusters = forward_proxies(route_configuration_name(given.name), http, scope, sources)
     reports = Reports()
-    brought = configurations(given, path, owner)
-    chains = translate_chains(brought, scope, reports, last_good, trying, known=known)
+    brought, last_good = configurations(given, around.path, around.owner), around.remembered.last_good
+    chains = translate_chains(brought, scope, reports, around.remembered)
     good = {each.origin: last_good[each.origin] for each in brought if each.origin in last_good}
     quic_chains = http3.usable(given, chains, joined, scope)
     found = beside = None
@@ -121,7 +124,7 @@ def translate_listener(
             if quic_chains:
                 out = build_http3(given, http, joined, frame, quic_chains)
                 beside = resource(out.name, encode(out), sources)
-    attribute(report, origins or [Origin(source=owner, path=path)], reports)
+    attribute(report, origins, reports)
     return TranslatedListener(
         resource=found,
         http3=beside,
@@ -133,26 +136,23 @@ def translate_listener(
 
 
 def tcp_listener(
-    given: gloo.Listener,
-    tcp: gloo.TcpListener,
-    frame: Joined,
-    scope: Scope,
-    origins: Sequence[Origin],
-    served: Resource | None,
-    trying: Trying,
+    given: gloo.Listener, tcp: gloo.TcpListener, frame: Joined, report: Report, around: Surroundings
 ) -> TranslatedListener:
     """A listener of TCP hosts; what is wrong with one of them is reported and costs only that one."""
-    before = chains_of(served) if served is not None else {}
-    sources = frozenset(origin.source for origin in origins)
+    if around.conflict:
+        report.error("", around.conflict)
+    scope, origins = around.scope("tcpListener", report), around.origins(given)
+    before = chains_of(around.served) if around.served is not None else {}
+    sources, trying = frozenset(origin.source for origin in origins), around.remembered.trying
     done = translate_tcp(tcp, scope, before, frame.manager, trying=trying, sources=sources)
     found, secrets = None, frozenset[str]()
-    if done.chains and not scope.report.errors:
+    if done.chains and not report.errors:
         out = framed(given, frame, done.chains, with_names=asks_for_names(tcp, done.chains))
         found = resource(given.name, encode(out), sources)
         secrets = names_asked_for(found.body)
-    scope.report.add(done.report)
+    report.add(done.report)
     reports = Reports()
-    attribute(scope.report, origins, reports)
+    attribute(report, origins, reports)
     return TranslatedListener(
         resource=found,
         reports=reports,

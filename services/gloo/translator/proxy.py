@@ -12,6 +12,7 @@ from services.gloo.translator.addresses import listener_conflicts
 from services.gloo.translator.consul import ConsulSelection
 from services.gloo.translator.forwarding import forwarding_by
 from services.gloo.translator.hybrid import HttpPart, fetches, http_parts, translate_any
+from services.gloo.translator.listener import Surroundings
 from services.gloo.translator.patches import looked_at
 from services.gloo.translator.route import MAX_BODY
 from services.gloo.translator.sources import Reports
@@ -45,7 +46,10 @@ def translate_proxy(proxy: gloo.Proxy, owner: Source, read: Reader, policy: Poli
     routes, hosts, selections = [], [], set[ConsulSelection]()
     conflicts = listener_conflicts(proxy.listeners)
     for i, given in enumerate(proxy.listeners):
-        done = translate_any(given, f"listeners[{i}]", owner, policy, conflicts.get(i, ""), read=read)
+        around = Surroundings(
+            path=f"listeners[{i}]", owner=owner, conflict=conflicts.get(i, ""), policy=policy, read=read
+        )
+        done = translate_any(given, around)
         merge_reports(reports, done.reports)
         for part in http_parts(given):
             served = list(

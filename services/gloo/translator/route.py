@@ -84,9 +84,8 @@ def translate_any_action(
         found.clusters.add(to["cluster"])
         return {"route": route.RouteAction(**to, **joined.action)}
     if given.route_action is not None:
-        to = translate_action(
-            given.route_action, "routeAction", around.read, around.policy, report, found, joined.filters
-        )
+        scope = Scope(path="routeAction", report=report, policy=around.policy, read=around.read)
+        to = translate_action(given.route_action, scope, found, joined.filters)
         check_rewrites(joined, report)
         return {"route": route.RouteAction(**to, **joined.action)}
     for option in joined.forwarding:

@@ -167,7 +167,7 @@ def destination(action: gloo.TcpHostTcpAction | None, scope: Scope, found: Found
     # An HTTP answer in place of a missing upstream's would be no answer here.
     policy = replace(scope.policy, replace_invalid_routes=False)
     to = gloo.RouteAction(single=action.single, multi=action.multi, upstream_group=action.upstream_group)
-    fields = translate_action(to, "destination", scope.read, policy, scope.report, found)
+    fields = translate_action(to, replace(scope, path="destination", policy=policy), found)
     warn_of_options(action, scope)
     weighted: route.WeightedCluster | None = fields.pop("weighted_clusters", None)
     if weighted is None:

@@ -9,18 +9,17 @@ from typing import Any
 from protos import gloo
 from protos.envoy import core, listener, udp_proxy, xds_core, xds_matcher
 from services.gloo import checks
-from services.gloo.plugin import Policy, Reader, Scope, read_nothing, within
+from services.gloo.plugin import Scope, within
 from services.gloo.resources import resource
 from services.gloo.translator.addresses import UDP, address_of
 from services.gloo.translator.destination import Found, translate_destination
 from services.gloo.translator.filter_chains import NO_CONFIGS
-from services.gloo.translator.listener import TranslatedListener, check_listener
+from services.gloo.translator.listener import Surroundings, TranslatedListener, check_listener
 from services.gloo.translator.names import UDP_STAT_PREFIX, ref_of
 from services.gloo.translator.patches import join_patches
-from services.gloo.translator.sources import Origin, Reports, attribute, origins_of
+from services.gloo.translator.sources import Reports, attribute
 from services.gloo.translator.supported import refuse_unread
 from shared.codec.encode import encode, pack
-from shared.ref import Source
 from shared.report import Report
 
 UDP_PROXY = "envoy.filters.udp_listener.udp_proxy"
@@ -34,23 +33,14 @@ ABOUT_CONNECTIONS = {
 }
 
 
-def translate_udp(
-    given: gloo.Listener,
-    path: str,
-    owner: Source,
-    policy: Policy,
-    conflict: str = "",
-    *,
-    read: Reader = read_nothing,
-) -> TranslatedListener:
-    """A listener of datagrams; *path* is its own in *owner*. With a mistake all of it stays as it was."""
-    report, found, made = Report(), Found(), None
-    origins = origins_of(given) or (Origin(source=owner, path=path),)
+def translate_udp(given: gloo.Listener, around: Surroundings) -> TranslatedListener:
+    """A listener of datagrams. With a mistake all of it stays as it was."""
+    report, found, made, origins = Report(), Found(), None, around.origins(given)
     refuse_unread(given, report)
     check_listener(given, report)
-    if conflict:
-        report.error("", conflict)
-    scope = Scope(path="udpListener", report=report, policy=policy, read=read, tcp=True)
+    if around.conflict:
+        report.error("", around.conflict)
+    scope = replace(around.scope("udpListener", report), tcp=True)
     check_options(given, report)
     frame = join_patches("on_any_listener", given.options, replace(scope, path="options"))
     with report.collect():
@@ -120,7 +110,7 @@ def destination(given: gloo.UdpListener, scope: Scope, found: Found) -> str:
     # An HTTP answer in place of a missing upstream's would be no answer here.
     policy = replace(scope.policy, replace_invalid_routes=False)
     whole = replace(to, subset=None)
-    cluster, _ = translate_destination(whole, scope.path, scope.read, policy, scope.report, found)
+    cluster, _ = translate_destination(whole, replace(scope, policy=policy), found)
     upstream: gloo.Upstream | None = scope.read("Upstream", ref_of(to.upstream)) if to.upstream else None
     if upstream is not None and upstream.ssl_config is not None:
         scope.warn("upstream", "has an sslConfig, which has no effect on UDP")
