@@ -44,17 +44,24 @@ class Stage(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HttpFilter:
-    """An HTTP filter of every listener; *weight* puts it before (-1) or after (1) its stage's others."""
+class NamedFilter:
+    """An HTTP filter that stands in every listener by name alone, for its code comes apart
+    (``translator/scripts.py``); *weight* puts it before (-1) or after (1) its stage's others."""
 
     name: str
     stage: Stage
     weight: int = 0
-    config: betterproto2.Message
 
     @property
     def place(self) -> tuple[Stage, int, str]:
         return self.stage, self.weight, self.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpFilter(NamedFilter):
+    """One that stands there with a configuration of its own."""
+
+    config: betterproto2.Message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +106,10 @@ def read_nothing(kind: str, ref: Ref, /) -> None:
     """The reader of places whose options look at no other object."""
 
 
+NO_HOST, NO_LISTENER = gloo.VirtualHostOptions(), gloo.HttpListenerOptions()
+"""Of places that nothing stands around; made once, since there are many of them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
     """Where an option stands, and what stands around it; problems go to its report, under its path.
@@ -116,8 +127,8 @@ class Scope:
     forwards: bool = True
     tcp: bool = False
     options: Any = None
-    host: gloo.VirtualHostOptions = field(default_factory=gloo.VirtualHostOptions)
-    listener: gloo.HttpListenerOptions = field(default_factory=gloo.HttpListenerOptions)
+    host: gloo.VirtualHostOptions = field(default_factory=lambda: NO_HOST)
+    listener: gloo.HttpListenerOptions = field(default_factory=lambda: NO_LISTENER)
 
     def error(self, where: str, text: str) -> None:
         self.report.error(join(self.path, where), text)
@@ -183,4 +194,4 @@ class Feature:
     on_virtual_host: Hook | None = None
     on_destination: Hook | None = None
     on_upstream: Hook | None = None
-    filter: HttpFilter | None = None
+    filter: NamedFilter | None = None

@@ -18,7 +18,7 @@ from protos import gloo
 from protos.envoy import core, hcm, lua
 from services.gloo import checks
 from services.gloo.features.router import BEHIND
-from services.gloo.plugin import Feature, HttpFilter, Patch, Scope, Stage, within
+from services.gloo.plugin import Feature, NamedFilter, Patch, Scope, Stage, within
 from services.gloo.transformations import source
 from services.gloo.translator.names import ref_of
 from services.gloo.translator.scripts import script
@@ -196,6 +196,6 @@ FEATURES = (
             ),
         },
         on_upstream=check,
-        filter=HttpFilter(name=FILTER, stage=Stage.OUT_AUTH, config=lua.Lua()),
+        filter=NamedFilter(name=FILTER, stage=Stage.OUT_AUTH),
     ),
 )

@@ -29,7 +29,7 @@ from protos.envoy import (
 from services.gloo import checks
 from services.gloo.features.asked_services import asked_cluster, asked_over_grpc, patience
 from services.gloo.features.connection_manager import EARLY
-from services.gloo.plugin import ALL, Feature, HttpFilter, Patch, Scope, Stage, within
+from services.gloo.plugin import ALL, Feature, HttpFilter, NamedFilter, Patch, Scope, Stage, within
 from services.gloo.translator.scripts import script
 from services.gloo.values import regex_matcher
 from shared.codec.encode import pack
@@ -270,12 +270,7 @@ FEATURES = (
         on_virtual_host=authorize_here,
         on_route=authorize_here,
         on_destination=authorize,
-        filter=HttpFilter(
-            name=GUARD,
-            stage=Stage.AUTHN,
-            weight=1,
-            config=lua.Lua(),
-        ),
+        filter=NamedFilter(name=GUARD, stage=Stage.AUTHN, weight=1),
     ),
     Feature(
         name="stagedTransformations",

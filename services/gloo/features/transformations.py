@@ -12,7 +12,7 @@ import betterproto2
 
 from protos import gloo
 from protos.envoy import core, lua, route
-from services.gloo.plugin import ALL, Feature, HttpFilter, Patch, Scope, Stage, within
+from services.gloo.plugin import ALL, Feature, NamedFilter, Patch, Scope, Stage, within
 from services.gloo.transformations import source
 from services.gloo.transformations.programs import DETAILS, Data, plain_program, stage_program, to_json
 from services.gloo.translator.scripts import Script, script
@@ -85,11 +85,6 @@ def per_route(program: Data) -> lua.LuaPerRoute:
     return lua.LuaPerRoute(filter_context=struct_of({"program": to_json(program)}))
 
 
-def waiting_filter(name: str, stage: Stage) -> HttpFilter:
-    """The filter of a stage."""
-    return HttpFilter(name=name, stage=stage, weight=1, config=lua.Lua())
-
-
 def runtime(name: str) -> Script:
     """The filter *name*, which is also where it keeps what its answers need."""
     return script(name, f'local FILTER = "{name}"\n{RUNTIME}')
@@ -127,13 +122,13 @@ FEATURES = (
         on_route=transform_in_stages,
         on_virtual_host=transform_in_stages,
         on_destination=transform_in_stages,
-        filter=waiting_filter(EARLY, Stage.FAULT),
+        filter=NamedFilter(name=EARLY, stage=Stage.FAULT, weight=1),
     ),
     Feature(
         name="transformations",
         on_route=transform,
         on_virtual_host=transform,
         on_destination=transform,
-        filter=waiting_filter(REGULAR, Stage.AUTHZ),
+        filter=NamedFilter(name=REGULAR, stage=Stage.AUTHZ, weight=1),
     ),
 )

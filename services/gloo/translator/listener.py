@@ -19,7 +19,7 @@ from services.gloo.features import FEATURES, SCRIPTS
 from services.gloo.features.custom_filters import check_custom, placed
 from services.gloo.features.network_limits import NAMES as NETWORK_LIMITS
 from services.gloo.features.sockets import PROXY_PROTOCOL
-from services.gloo.plugin import Patch, Policy, Reader, Scope, within
+from services.gloo.plugin import HttpFilter, Patch, Policy, Reader, Scope, within
 from services.gloo.resources import Resource, resource
 from services.gloo.translator import http3
 from services.gloo.translator.addresses import address_of
@@ -298,12 +298,12 @@ def http_filters(joined: Joined) -> list[hcm.HttpFilter]:
     declared = {f.filter.name: f.filter for f in FEATURES if f.filter is not None}
     declared |= {each.name: each for each in joined.waiting}
     return [
-        SCRIPTS[each.name].filter
-        if each.name in SCRIPTS
-        else hcm.HttpFilter(
+        hcm.HttpFilter(
             name=each.name,
             typed_config=packed(joined.filters.get(each.name, each.config)),
             disabled=each.name not in joined.filters,
         )
+        if isinstance(each, HttpFilter)
+        else SCRIPTS[each.name].filter
         for each in sorted(declared.values(), key=lambda each: each.place)
     ]
