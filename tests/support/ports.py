@@ -1,11 +1,15 @@
-"""Free TCP ports on the loopback address, never the same one twice in a test run."""
+"""Free TCP ports on the loopback address, never the same one twice in a test run, nor in two at a time."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import socket
+import tempfile
 from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
 
 LOWEST, HIGHEST = 10_000, 32_000  # below the range the kernel takes clients' ports from
 SLICES = 8
@@ -38,11 +42,21 @@ def _bound() -> socket.socket:
             return candidate
 
 
+@cache
 def _slice() -> range:
-    """The ports of this process: parallel workers of one run have ports of their own."""
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
-    if not worker.isdigit():
-        return range(LOWEST, HIGHEST)
+    """The ports of this process: others that run tests now, workers of one run among them, have their own.
+
+    A port that is free when it is chosen may be bound much later.
+    """
+    folder = Path(tempfile.gettempdir(), f"gloo-test-ports-{os.getuid()}")
+    folder.mkdir(exist_ok=True)
     size = (HIGHEST - LOWEST) // SLICES
-    first = LOWEST + int(worker) % SLICES * size
-    return range(first, first + size)
+    for first in range(LOWEST, HIGHEST, size):
+        lock = os.open(folder / str(first), os.O_CREAT | os.O_RDWR)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the process ends
+        except BlockingIOError:
+            os.close(lock)
+        else:
+            return range(first, first + size)
+    return range(LOWEST, HIGHEST)
