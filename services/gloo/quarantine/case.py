@@ -1,4 +1,4 @@
-"""A case: what is known of one resource's refusals, from the first one until nothing of it is held."""
+"""A case: what is known of one resource's refusals, and what is held or left out for them."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ class Group:
 
 @dataclass(slots=True)
 class Case:
+    """Routes always have one, for *published*; others from the first refusal until nothing of it is left."""
+
     place: Place
     held: dict[str, Held] = field(default_factory=dict)
     groups: list[Group] = field(default_factory=list)
@@ -36,7 +38,8 @@ class Case:
     since: float = 0.0  # the search's last step
     refused: dict[int, str] = field(default_factory=dict)  # versions of the resource, and by whom
     outvoted: set[str] = field(default_factory=set)  # clients that are on their own
-    published: deque[int] = field(default_factory=lambda: deque(maxlen=MOST_VERSIONS))  # since a decision
+    # Digests of what routes were served as since the last decision: older answers say nothing about it.
+    published: deque[int] = field(default_factory=lambda: deque(maxlen=MOST_VERSIONS))
 
     @property
     def waiting(self) -> set[str]:

@@ -92,6 +92,6 @@ class Shelf:
         return parts_of(self.type_url, self.wanted.by_name[name].body)
 
     def good_parts(self, name: str) -> Mapping[str, bytes]:
-        """None when nothing was good."""
+        """Empty when nothing was good."""
         good = self.good.get(name)
         return parts_of(self.type_url, good.body) if good is not None else {}
