@@ -12,7 +12,6 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from protos import gateway
 from services.gateway.composition import Composition, Rendered
 from services.gateway.translator.listeners import translate_gateway
 from services.gateway.translator.model import (
@@ -93,7 +92,7 @@ class Translation:
         self._losing: frozenset[Ref] = frozenset()
         self._conflicts: Reports = {}
         self._shares: dict[Source, set[str]] = {}
-        self._rendered: dict[Ref, Mapping[int, tuple[gateway.Route, bytes]]] = {}
+        self._rendered: dict[Ref, Rendering] = {}
         self._composition = Composition(namespace)
         self._edited: set[Ref] = set()
 
@@ -230,9 +229,9 @@ class Translation:
 
     def _service(self, unit: Unit, read: Read) -> TranslatedService:
         ref = _ref(unit)
-        rendering = Rendering(known=self._rendered.get(ref, {}))
+        rendering = self._rendered.setdefault(ref, Rendering())
         translated = translate_service(ref, read, rendering)
-        self._rendered[ref] = rendering.used
+        rendering.end_round()
         return translated
 
     def _note(self, units: Iterable[Unit]) -> set[Source]:

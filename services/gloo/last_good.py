@@ -37,6 +37,7 @@ from services.gloo.translator.secret import signs
 from services.gloo.translator.sources import Origin
 from shared.codec.decode import decode
 from shared.codec.documents import to_document
+from shared.incremental.memo import Memo
 from shared.ref import Ref, Source
 from shared.report import Report
 
@@ -69,23 +70,15 @@ class State:
     tls: Tls = field(default_factory=dict)
 
 
-class Spelling:
-    """JSON of values that stay for long; what was spelt in the last round is not spelt again."""
-
-    def __init__(self) -> None:
-        self._last: dict[int, tuple[object, orjson.Fragment]] = {}
-        self._now: dict[int, tuple[object, orjson.Fragment]] = {}
+class Spelling(Memo[object, orjson.Fragment]):
+    """JSON of values; what was spelt in the last round is not spelt again."""
 
     def of(self, value: T, spell: Callable[[T], object]) -> orjson.Fragment:
-        known = self._last.get(id(value))  # its own id, as the value is held
+        known = self.known(value)
         if known is None:
             text = memoryview(orjson.dumps(spell(value))).tobytes()  # what orjson gives has room to spare
-            known = value, orjson.Fragment(text)
-        self._now[id(value)] = known
-        return known[1]
-
-    def end_round(self) -> None:
-        self._last, self._now = self._now, {}
+            known = orjson.Fragment(text)
+        return self.keep(value, known)
 
 
 def pack(role: str, state: State, written: float) -> bytes:

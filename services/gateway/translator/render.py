@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -13,33 +13,24 @@ from services.gateway.translator.matchers import default_matchers
 from services.gateway.translator.model import GW, VS, Document, Lent, Routed, Rules, Step
 from services.gateway.translator.proxy import Listener, Placed
 from shared.codec.documents import to_document
+from shared.incremental.memo import Memo
 from shared.ref import Ref, Source
 from shared.routes import document_key, sort_routes
 
 OPTIONS_PATH = "options"
 
 
-@dataclass(slots=True)
-class Rendering:
-    """The routes of one virtual service already rendered, by identity of the message.
-
-    Of an object that was edited all unchanged parts are the same messages as before, so a route edited
-    among a thousand is the only one rendered.
-    """
-
-    known: Mapping[int, tuple[gateway.Route, bytes]] = field(default_factory=dict)
-    used: dict[int, tuple[gateway.Route, bytes]] = field(default_factory=dict)
+class Rendering(Memo[gateway.Route, bytes]):
+    """The routes of one virtual service as they were rendered the last time, so that one edited among a
+    thousand is the only one rendered."""
 
     def route(self, routed: Routed) -> bytes:
         """A route of the Proxy, but for its metadata."""
         written = routed.written
         if not routed.own:
             return orjson.dumps(_route(routed))
-        entry = self.known.get(id(written))
-        if entry is None or entry[0] is not written:
-            entry = (written, orjson.dumps(_route(routed)))
-        self.used[id(written)] = entry
-        return entry[1]
+        rendered = self.known(written)
+        return self.keep(written, orjson.dumps(_route(routed)) if rendered is None else rendered)
 
 
 def render_host(

@@ -20,6 +20,7 @@ from services.gloo.translator.sources import Lent, Origin, Reports, attribute, t
 from services.gloo.translator.ssl import downstream_tls, tls_socket
 from services.gloo.translator.supported import refuse_unread
 from shared.codec.encode import encode, length_delimited
+from shared.incremental.memo import Memo
 from shared.ref import Ref, Source
 from shared.report import Report
 
@@ -83,23 +84,14 @@ class Made:
     looked: Mapping[tuple[str, Ref], Any]
 
 
-class Configurations:
+class Configurations(Memo[gloo.SslConfig, Made]):
     """What the configurations of a listener came to the last time, so that an edit of one costs one."""
 
-    def __init__(self) -> None:
-        self._last: dict[int, tuple[gloo.SslConfig, Made]] = {}  # by the id of what is held here
-        self._now: dict[int, tuple[gloo.SslConfig, Made]] = {}
-
     def made(self, config: gloo.SslConfig, scope: Scope) -> Made:
-        _, made = self._last.get(id(config), (config, None))
+        made = self.known(config)
         if made is None or any(scope.read(*key) != value for key, value in made.looked.items()):
             made = make(config, scope)
-        self._now[id(config)] = config, made
-        return made
-
-    def end_round(self) -> None:
-        """Forget what was not asked for."""
-        self._last, self._now = self._now, {}
+        return self.keep(config, made)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
