@@ -49,7 +49,7 @@ CONNECTION_MANAGER = "envoy.filters.network.http_connection_manager"
 RAW_BUFFER = "envoy.transport_sockets.raw_buffer"
 TCP_STATS = "envoy.transport_sockets.tcp_stats"
 TLS_INSPECTOR = "envoy.filters.listener.tls_inspector"
-HTTP_FILTERS = frozenset(each.filter.name for each in FEATURES if each.filter is not None)
+HTTP_FILTERS = SCRIPTS.keys() | {each.filter.name for each in FEATURES if each.filter is not None}
 MAX_STAT_PREFIX = 255
 CHAINS_FIELD = 3  # of envoy.config.listener.v3.Listener
 
