@@ -124,7 +124,6 @@ USUAL: dict[str, list[Any]] = {
     "authority": HOSTS,
     "path": PATHS,
     "method": ["GET", "POST"],
-    "eventLogPath": ["/dev/null"],
     "allowOrigin": ["https://example.com", "*"],
     "allowOriginRegex": ["https://.*"],
     "allowMethods": ["GET", "POST"],
@@ -184,6 +183,7 @@ SECRETS = {"ns.a": {"pair": True}, "ns.b": {"pair": True, "trusted": True}}
 SECRETS["ns.consul"] = {"pair": True, "trusted": True, "staple": True}
 NOT_MADE = {"metadata", "metadataStatic", "namespacedStatuses", "discoveryMetadata"}
 NOT_MADE |= {"protoDescriptor"}  # a file on Envoy's machine, of which we know nothing
+WRITTEN = {("FileSink", "path"), ("HealthCheck", "eventLogPath")}  # and that Envoy opens, or makes
 
 
 def random_case(seed: int) -> dict[str, Any]:
@@ -227,7 +227,7 @@ def edged_case(seed: int, cases: Sequence[Any]) -> Any:
     _, kind, type_name, _, shape = MESSAGES[name][field]
     if kind == "message" or random.random() < 0.1:
         del part[way[-1]]
-    elif field not in NOT_MADE:
+    elif field not in NOT_MADE and (name.removeprefix(PACKAGE), field) not in WRITTEN:
         one = value(field, kind, type_name, random, depth=0)
         part[way[-1]] = {"one": one, "list": [one], "map": {"tag_v1": one}}[shape]
     return case
@@ -295,6 +295,8 @@ def message(name: str, random: Case, depth: int = 0) -> dict[str, Any]:
         if not wanted or depth > 6 or field in NOT_MADE or type_name == f"{PACKAGE}Status":
             continue
         members = [value(field, kind, type_name, random, depth) for _ in range(count(field, shape, random))]
+        if (name, field) in WRITTEN:
+            members = ["/dev/null"]
         first = members[0] if members else None
         made[field] = {"one": first, "list": members, "map": {"tag_v1": first} if members else {}}[shape]
     return made
