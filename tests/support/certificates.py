@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+SIGNS = "digitalSignature,keyCertSign,cRLSign"  # an authority says so to strict clients, as Python 3.13 is
+
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
@@ -25,7 +27,8 @@ class Authority:
         self._directory = directory
         self._own = self._paths(name)
         directory.mkdir(parents=True, exist_ok=True)
-        _openssl("req", "-x509", *_new_key(self._own), "-subj", f"/CN={name}", "-out", self.cert, "-days", 2)
+        own = ("-subj", f"/CN={name}", "-out", self.cert, "-days", 2)
+        _openssl("req", "-x509", *_new_key(self._own), *own, "-addext", f"keyUsage=critical,{SIGNS}")
 
     @property
     def cert(self) -> Path:
@@ -37,9 +40,8 @@ class Authority:
         """A certificate for *alternative_names* (``DNS:…``, ``URI:…``, ``IP:…``); the one of that name before
         is replaced. With negative *days* it has expired."""
         made, request, extensions = self._paths(name), self._directory / "csr", self._directory / "ext"
-        extensions.write_text(
-            f"subjectAltName={','.join(alternative_names)}\n" if alternative_names else "\n"
-        )
+        names = f"subjectAltName={','.join(alternative_names)}\n" if alternative_names else ""
+        extensions.write_text(f"authorityKeyIdentifier=keyid\n{names}")
         _openssl("req", *_new_key(made, curve), "-subj", f"/CN={name}", "-out", request)
         signer = ("-CA", self.cert, "-CAkey", self._own.key, "-CAcreateserial")
         _openssl(
