@@ -7,7 +7,7 @@ is told from the session's own state, which is copied and then rendered step by 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -18,6 +18,7 @@ from services.gloo.xds.nack import normalise
 from services.gloo.xds.subscription import Node, Refusal, Subscription
 from services.gloo.xds.wire import Malformed, delimited, fields
 from shared.codec.encode import encode
+from shared.incremental.units import Steps
 
 SERVICE = "envoy.service.status.v3.ClientStatusDiscoveryService"
 STEP = 16  # resources told of at once
@@ -128,7 +129,7 @@ def _matches(wanted: matcher.StringMatcher, text: str) -> bool:
 # --- answers ----------------------------------------------------------------------------------------------
 
 
-def answer(clients: Iterable[ClientState], question: Question, limit: int) -> Generator[None, None, bytes]:
+def answer(clients: Iterable[ClientState], question: Question, limit: int) -> Steps[bytes]:
     """The encoded response about *clients*, in steps, since it takes its time."""
     response, left = bytearray(), limit
     for client in clients:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
 from time import monotonic, thread_time
 from typing import TypeVar
+
+from shared.incremental.units import Steps
 
 T = TypeVar("T")
 Job = Callable[[], None]
@@ -71,7 +73,7 @@ class Line:
         self.add(peer, mine.set)
         await mine.wait()
 
-    async def between(self, peer: Peer, steps: Generator[None, None, T]) -> T:
+    async def between(self, peer: Peer, steps: Steps[T]) -> T:
         """The result of *steps*, each done in a turn of its own."""
         while True:
             await self.turn(peer)
